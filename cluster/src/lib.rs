@@ -1,0 +1,1 @@
+//! The control state, its store and its HTTP API.

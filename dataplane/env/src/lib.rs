@@ -1,0 +1,1 @@
+//! The environment: what the data path may know of the world.

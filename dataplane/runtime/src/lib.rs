@@ -1,0 +1,1 @@
+//! The environment on Linux: glommio reactors, sockets, devices.

@@ -1,0 +1,1 @@
+//! Volumes: pass-through, and a volume that lives on another reactor.
