@@ -14,6 +14,7 @@ pub mod mesh;
 pub mod net;
 pub mod reservation;
 pub mod rng;
+pub mod slots;
 pub mod spawn;
 pub mod units;
 pub mod volume;
@@ -24,6 +25,7 @@ pub use disk::{Disk, DiskError, DiskInfo};
 pub use mesh::{Mesh, ReactorId};
 pub use net::{Listener, Net, Stream};
 pub use rng::Rng;
+pub use slots::{SlotId, Slots};
 pub use spawn::Spawn;
 pub use volume::{Volume, VolumeError};
 
