@@ -1,1 +1,4 @@
-//! The NVMe/TCP target.
+//! The NVMe/TCP target, sans-IO but for the small server.
+pub mod limits;
+pub mod view;
+pub mod wire;
