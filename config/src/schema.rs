@@ -1,0 +1,271 @@
+//! What a node is configured with, as typed and validated values.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{Bytes, Cores};
+
+/// Where a NVMe/TCP target listens unless told otherwise.
+pub(crate) const NVME_TCP_PORT: u16 = 4420;
+/// Where hosts look for an NVMe/TCP discovery service unless told otherwise.
+pub(crate) const DISCOVERY_PORT: u16 = 8009;
+/// Where the API listens unless told otherwise.
+pub(crate) const API_PORT: u16 = 7070;
+
+/// The whole configuration of a node.
+///
+/// [`Default`] is what an empty file means; [`Config::embedded`] is what no file means.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `[node]`: who this node is and where it keeps its state.
+    pub node: Node,
+    /// `[reactors]`: the threads that do I/O.
+    pub reactors: Reactors,
+    /// `[memory]`: what is set aside at start.
+    pub memory: Memory,
+    /// `[nvmeof]`: the NVMe/TCP target.
+    pub nvmeof: Nvmeof,
+    /// `[api]`: the HTTP interface that the command line and other tools use.
+    pub api: Api,
+    /// `[log]`: what is written to standard error.
+    pub log: Log,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `name`: how people call this node. `None` means the machine's host name.
+    pub name: Option<String>,
+    /// `data`: the directory of the control state.
+    pub data: PathBuf,
+    /// `labels`: free words about the node, such as its rack.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `[reactors]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reactors {
+    /// `cores`: which cores get a reactor.
+    pub cores: Cores,
+    /// `spin`: how long an idle reactor polls before it sleeps.
+    pub spin: Spin,
+}
+
+/// What a reactor does when it has nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spin {
+    /// Poll for this long, then sleep in the kernel until something happens. Zero sleeps at once.
+    For(Duration),
+    /// Never sleep: lowest latency, one core busy all the time.
+    Always,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// `buffers`: all I/O buffers of the node together, shared out evenly between its reactors.
+    pub buffers: Bytes,
+}
+
+/// `[nvmeof]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nvmeof {
+    /// `listen`: where hosts connect for I/O. Discovery is answered there too. Not empty.
+    pub listen: Vec<SocketAddr>,
+    /// `discovery`: further addresses, for discovery only. May be empty.
+    pub discovery: Vec<SocketAddr>,
+    /// `advertise`: the addresses that discovery records name, as hosts reach them. Empty means: the address
+    /// that the asking host reached, with the ports of `listen`.
+    pub advertise: Vec<SocketAddr>,
+    /// `allow_header_digest`: whether a host may ask for CRC32C over PDU headers.
+    pub allow_header_digest: bool,
+    /// `allow_data_digest`: whether a host may ask for CRC32C over PDU data.
+    pub allow_data_digest: bool,
+    /// `[nvmeof.limits]`
+    pub limits: Limits,
+}
+
+/// `[nvmeof.limits]`: what one node grants to all hosts, and to each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `max_connections`: TCP connections at a time, all hosts together. Each queue of a host is one.
+    pub max_connections: u32,
+    /// `max_connections_per_host`: TCP connections at a time from one host NQN.
+    pub max_connections_per_host: u32,
+    /// `handshake_timeout`: from a connection's start to its accepted Connect command.
+    pub handshake_timeout: Duration,
+    /// `io_queues`: I/O queues that one controller grants to its host; hosts ask for one per CPU.
+    pub io_queues: u16,
+    /// `queue_depth`: commands outstanding in one I/O queue (MQES + 1 in the standard's terms).
+    pub queue_depth: u16,
+    /// `max_transfer`: data of one command at most (MDTS). A power of two.
+    pub max_transfer: Bytes,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// `listen`: where the API is served.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// `format`: lines for people or for machines.
+    pub format: LogFormat,
+    /// `level`: the least severe event that is written.
+    pub level: LogLevel,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `"text"`: a line for people.
+    #[default]
+    Text,
+    /// `"json"`: one JSON object per line.
+    Json,
+}
+
+/// How severe an event has to be to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// `"error"`: something failed that an operator must see.
+    Error,
+    /// `"warn"`: and what may need attention.
+    Warn,
+    /// `"info"`: and what an operator would want to know happened.
+    #[default]
+    Info,
+    /// `"debug"`: and what a developer would.
+    Debug,
+    /// `"trace"`: everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the file, which is also the word that `tracing` uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+const fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Config {
+    /// The node that `ashlar serve` runs without a file: state in `data`, everything on loopback.
+    pub fn embedded(data: impl Into<PathBuf>) -> Self {
+        let node = Node { data: data.into(), ..Node::default() };
+        let nvmeof =
+            Nvmeof { listen: vec![loopback(NVME_TCP_PORT)], discovery: Vec::new(), ..Nvmeof::default() };
+        Self { node, nvmeof, ..Self::default() }
+    }
+
+    /// What is allowed but an operator should know, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.api.listen.ip().is_loopback() {
+            warnings.push(format!(
+                "the API on {} can be reached from the network and asks nobody for a password: whoever reaches \
+                 it can delete volumes; listen on 127.0.0.1 or keep the port behind a firewall",
+                self.api.listen
+            ));
+        }
+        warnings
+    }
+}
+
+impl Nvmeof {
+    /// Whether only processes of this machine can connect.
+    pub fn is_loopback_only(&self) -> bool {
+        self.listen.iter().chain(&self.discovery).all(|address| address.ip().is_loopback())
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: None, data: PathBuf::from("/var/lib/ashlar"), labels: BTreeMap::new() }
+    }
+}
+
+impl Default for Reactors {
+    fn default() -> Self {
+        Self { cores: Cores::All, spin: Spin::For(Duration::from_micros(50)) }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { buffers: Bytes::from_mib(512) }
+    }
+}
+
+impl Default for Nvmeof {
+    fn default() -> Self {
+        Self {
+            listen: vec![any(NVME_TCP_PORT)],
+            discovery: vec![any(DISCOVERY_PORT)],
+            advertise: Vec::new(),
+            allow_header_digest: true,
+            allow_data_digest: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_connections_per_host: 256,
+            handshake_timeout: Duration::from_secs(10),
+            io_queues: 16,
+            queue_depth: 128,
+            max_transfer: Bytes::from_mib(1),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: loopback(API_PORT) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_is_reached_from_this_machine_only() {
+        let config = Config::embedded("ashlar-data");
+        assert_eq!(config.node.data, PathBuf::from("ashlar-data"));
+        assert_eq!(config.nvmeof.listen, ["127.0.0.1:4420".parse().unwrap()]);
+        assert_eq!(config.api.listen, "127.0.0.1:7070".parse().unwrap());
+        assert!(config.nvmeof.is_loopback_only());
+        assert!(!Config::default().nvmeof.is_loopback_only());
+    }
+
+    #[test]
+    fn an_open_api_is_warned_about() {
+        let mut config = Config::default();
+        assert_eq!(config.warnings(), Vec::<String>::new());
+        config.api.listen = "0.0.0.0:7070".parse().unwrap();
+        assert!(config.warnings()[0].contains("0.0.0.0:7070"));
+    }
+}
