@@ -152,11 +152,11 @@ fn read_limits(section: &Section<'_, '_>, default: Limits) -> Limits {
             value::time(handshake),
         ),
         io_queues: section.read("io_queues", default.io_queues, value::number(1..=128)),
-        queue_depth: section.read("queue_depth", default.queue_depth, value::number(16..=1024)),
+        queue_depth: section.read("queue_depth", default.queue_depth, value::number(128..=1024)),
         max_transfer: section.read(
             "max_transfer",
             default.max_transfer,
-            value::size(Bytes::from_kib(16)..=Bytes::from_mib(1)),
+            value::size(Bytes::from_kib(128)..=Bytes::from_mib(1)),
         ),
     }
 }

@@ -231,11 +231,11 @@ impl Default for Nvmeof {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_connections: 1024,
-            max_connections_per_host: 256,
+            max_connections: 8192,
+            max_connections_per_host: 1024,
             handshake_timeout: Duration::from_secs(10),
-            io_queues: 16,
-            queue_depth: 128,
+            io_queues: 64,
+            queue_depth: 1024,
             max_transfer: Bytes::from_mib(1),
         }
     }
