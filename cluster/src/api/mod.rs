@@ -1,0 +1,19 @@
+//! What travels over `/v1`: the types shared by server and client.
+//!
+//! Requests hold names as plain text, so that a bad one is answered with a sentence that says what is
+//! wrong with it. Sizes are bytes, times are milliseconds since 1970 UTC, and both say so in their names.
+
+mod requests;
+mod views;
+
+pub use requests::{
+    AllowHostRequest, AnaStateRequest, AttachVolumeRequest, CreateHostRequest, CreateTargetRequest,
+    CreateVolumeRequest, UpdateTargetRequest, UpdateVolumeRequest,
+};
+pub use views::{
+    AttachmentView, CapacityView, ControllerView, CountsView, ErrorBody, ErrorView, GroupView, HostList,
+    HostView, IoCountersView, NamespaceView, NodeView, Phase, StatusView, TargetList, TargetView, VolumeList,
+    VolumeView,
+};
+
+pub use crate::state::{AnaState, Backing, RefusalKind};

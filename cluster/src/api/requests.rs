@@ -1,0 +1,117 @@
+//! Bodies of requests.
+
+use core::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::state::{AnaState, Backing};
+
+/// A volume to create.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVolumeRequest {
+    /// `name`, or `group/name`. Each part is 1 to 63 of `A-Z a-z 0-9 . _ -`.
+    pub name: String,
+    /// What holds the data.
+    pub backing: Backing,
+    /// Size in bytes, a multiple of the block size. May be left out for an image, which has a size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Logical block size in bytes, 512 or 4096. By default the image's, or 512.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size_bytes: Option<u32>,
+    /// Whether hosts may only read.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A change of a volume: its size or its name, one at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateVolumeRequest {
+    /// New size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Whether the volume may become smaller, which loses what is beyond the new end.
+    #[serde(default)]
+    pub allow_shrink: bool,
+    /// New name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// A target to create.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTargetRequest {
+    /// Name, 1 to 63 of `A-Z a-z 0-9 . _ -`.
+    pub name: String,
+    /// Subsystem NQN; by default `nqn.2026-11.io.ashlar:NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nqn: Option<String>,
+    /// iSCSI target name; by default `iqn.2026-11.io.ashlar:NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iqn: Option<String>,
+    /// Where it may be reached, as `ADDRESS:PORT`; empty means every address the node listens on.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub listen: Vec<SocketAddr>,
+    /// Whether every host may connect. A fresh target lets no one in unless this is set.
+    #[serde(default)]
+    pub any_host: bool,
+}
+
+/// A change of a target; what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateTargetRequest {
+    /// Whether every host may connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub any_host: Option<bool>,
+    /// Where it may be reached; empty means every address the node listens on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub listen: Option<Vec<SocketAddr>>,
+}
+
+/// A volume to attach to a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachVolumeRequest {
+    /// Name of the volume.
+    pub volume: String,
+    /// Namespace id and LUN, from 1; by default the lowest free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nsid: Option<u32>,
+}
+
+/// A host to let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AllowHostRequest {
+    /// Name of the host.
+    pub host: String,
+}
+
+/// The state of the paths to a volume group through a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnaStateRequest {
+    /// The new state.
+    pub state: AnaState,
+}
+
+/// A host to add. At least one of `nqn` and `iqn` is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateHostRequest {
+    /// Name, 1 to 63 of `A-Z a-z 0-9 . _ -`.
+    pub name: String,
+    /// NVMe host NQN, as in `/etc/nvme/hostnqn` on Linux.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nqn: Option<String>,
+    /// iSCSI initiator name, as in `/etc/iscsi/initiatorname.iscsi` on Linux.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iqn: Option<String>,
+}

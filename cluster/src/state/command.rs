@@ -1,0 +1,252 @@
+//! What may be asked of the control state.
+
+use core::net::SocketAddr;
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::model::{AnaState, Backing, VolumeId};
+use super::name::{Iqn, Name, Nqn, VolumeName};
+
+/// An action with the time it was asked at. It carries everything that is not in the state, so that
+/// applying it twice to equal states gives equal states.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Milliseconds since 1970 UTC.
+    pub time_ms: u64,
+    /// What to do.
+    pub action: Action,
+}
+
+/// A volume to be created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewVolume {
+    /// Identity, drawn by whoever asks.
+    pub id: VolumeId,
+    /// Name; decides the group.
+    pub name: VolumeName,
+    /// What holds the data.
+    pub backing: Backing,
+    /// Size in bytes. May be left to the node for an image, which fills it in before the command is
+    /// applied; `None` is refused.
+    pub size_bytes: Option<u64>,
+    /// Logical block size in bytes; left to the node like the size.
+    pub block_size_bytes: Option<u32>,
+    /// Whether hosts may only read. The node sets it for an image it may not write.
+    pub read_only: bool,
+}
+
+/// A target to be created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTarget {
+    /// Identity, drawn by whoever asks. The serial number is made from it.
+    pub id: Uuid,
+    /// Name.
+    pub name: Name,
+    /// Subsystem NQN; by default `nqn.2026-11.io.ashlar:NAME`.
+    pub nqn: Option<Nqn>,
+    /// iSCSI target name; by default `iqn.2026-11.io.ashlar:NAME`.
+    pub iqn: Option<Iqn>,
+    /// Where it may be reached; empty means every address the node listens on.
+    pub listen: BTreeSet<SocketAddr>,
+    /// Whether every host may connect.
+    pub any_host: bool,
+}
+
+/// A host to be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewHost {
+    /// Identity, drawn by whoever asks.
+    pub id: Uuid,
+    /// Name.
+    pub name: Name,
+    /// NVMe host NQN.
+    pub nqn: Option<Nqn>,
+    /// iSCSI initiator name.
+    pub iqn: Option<Iqn>,
+}
+
+/// One change of the control state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Let a host connect to a target.
+    AllowHost {
+        /// The target.
+        target: Name,
+        /// The host.
+        host: Name,
+    },
+    /// Export a volume through a target.
+    AttachVolume {
+        /// The target.
+        target: Name,
+        /// The volume.
+        volume: VolumeName,
+        /// Namespace id and LUN, from 1; by default the lowest free one.
+        nsid: Option<u32>,
+    },
+    /// Add a host.
+    CreateHost(NewHost),
+    /// Create a target.
+    CreateTarget(NewTarget),
+    /// Create a volume.
+    CreateVolume(NewVolume),
+    /// Remove a host that no target allows.
+    DeleteHost {
+        /// The host.
+        host: Name,
+    },
+    /// Delete a target.
+    DeleteTarget {
+        /// The target.
+        target: Name,
+        /// Whether to detach its volumes first instead of refusing.
+        force: bool,
+    },
+    /// Delete a volume that is not attached.
+    DeleteVolume {
+        /// The volume.
+        volume: VolumeName,
+    },
+    /// No longer let a host connect to a target.
+    DenyHost {
+        /// The target.
+        target: Name,
+        /// The host.
+        host: Name,
+    },
+    /// No longer export a volume through a target.
+    DetachVolume {
+        /// The target.
+        target: Name,
+        /// The volume.
+        volume: VolumeName,
+    },
+    /// Give the node its identity, once.
+    InitNode {
+        /// Identity, drawn by whoever asks.
+        id: Uuid,
+        /// Name.
+        name: Name,
+    },
+    /// Rename the node.
+    RenameNode {
+        /// The new name.
+        name: Name,
+    },
+    /// Rename a volume within its group; one that is alone in a group of its own name takes the group
+    /// along.
+    RenameVolume {
+        /// The volume.
+        volume: VolumeName,
+        /// Its new name.
+        to: VolumeName,
+    },
+    /// Change a volume's size.
+    ResizeVolume {
+        /// The volume.
+        volume: VolumeName,
+        /// New size in bytes.
+        size_bytes: u64,
+        /// Whether it may become smaller, which loses what is beyond the new end.
+        allow_shrink: bool,
+    },
+    /// Set the ANA state of a volume group in a target.
+    SetAnaState {
+        /// The target.
+        target: Name,
+        /// A group with a volume attached to the target.
+        group: Name,
+        /// The new state.
+        state: AnaState,
+    },
+    /// Let every host connect to a target, or only the listed ones.
+    SetAnyHost {
+        /// The target.
+        target: Name,
+        /// Whether every host may connect.
+        any_host: bool,
+    },
+    /// Change where a target may be reached.
+    SetListen {
+        /// The target.
+        target: Name,
+        /// The addresses; empty means every address the node listens on.
+        listen: BTreeSet<SocketAddr>,
+    },
+    /// Save a volume's persistent reservation state.
+    SetReservation {
+        /// The volume.
+        volume: VolumeId,
+        /// Must be larger than the saved one; equal is accepted when the blob is equal, too.
+        generation: u64,
+        /// The target's encoding.
+        #[serde(with = "super::hex")]
+        blob: Vec<u8>,
+    },
+}
+
+impl Action {
+    /// What is asked, as a person would say it; the `what` of a refusal.
+    pub fn describe(&self) -> String {
+        match self {
+            Action::AllowHost { target, host } => format!("allow host {host} on target {target}"),
+            Action::AttachVolume { target, volume, .. } => {
+                format!("attach volume {volume} to target {target}")
+            }
+            Action::CreateHost(new) => format!("add host {}", new.name),
+            Action::CreateTarget(new) => format!("create target {}", new.name),
+            Action::CreateVolume(new) => format!("create volume {}", new.name),
+            Action::DeleteHost { host } => format!("remove host {host}"),
+            Action::DeleteTarget { target, .. } => format!("delete target {target}"),
+            Action::DeleteVolume { volume } => format!("delete volume {volume}"),
+            Action::DenyHost { target, host } => format!("deny host {host} on target {target}"),
+            Action::DetachVolume { target, volume } => format!("detach volume {volume} from target {target}"),
+            Action::InitNode { name, .. } => format!("initialise node {name}"),
+            Action::RenameNode { name } => format!("rename the node to {name}"),
+            Action::RenameVolume { volume, to } => format!("rename volume {volume} to {to}"),
+            Action::ResizeVolume { volume, size_bytes, .. } => {
+                format!("resize volume {volume} to {size_bytes} bytes")
+            }
+            Action::SetAnaState { target, group, state } => {
+                format!("set group {group} of target {target} to {}", state.as_str())
+            }
+            Action::SetAnyHost { target, any_host: true } => format!("allow any host on target {target}"),
+            Action::SetAnyHost { target, any_host: false } => {
+                format!("allow only listed hosts on target {target}")
+            }
+            Action::SetListen { target, .. } => format!("change where target {target} listens"),
+            Action::SetReservation { volume, .. } => format!("save the reservation state of volume {volume}"),
+        }
+    }
+
+    /// A short word for logs and metrics; one per variant.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Action::AllowHost { .. } => "allow_host",
+            Action::AttachVolume { .. } => "attach_volume",
+            Action::CreateHost(_) => "create_host",
+            Action::CreateTarget(_) => "create_target",
+            Action::CreateVolume(_) => "create_volume",
+            Action::DeleteHost { .. } => "delete_host",
+            Action::DeleteTarget { .. } => "delete_target",
+            Action::DeleteVolume { .. } => "delete_volume",
+            Action::DenyHost { .. } => "deny_host",
+            Action::DetachVolume { .. } => "detach_volume",
+            Action::InitNode { .. } => "init_node",
+            Action::RenameNode { .. } => "rename_node",
+            Action::RenameVolume { .. } => "rename_volume",
+            Action::ResizeVolume { .. } => "resize_volume",
+            Action::SetAnaState { .. } => "set_ana_state",
+            Action::SetAnyHost { .. } => "set_any_host",
+            Action::SetListen { .. } => "set_listen",
+            Action::SetReservation { .. } => "set_reservation",
+        }
+    }
+}

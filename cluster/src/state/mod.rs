@@ -1,0 +1,191 @@
+//! The control state as a pure state machine.
+//!
+//! [`State::apply`] turns a state and a [`Command`] into the next state and the [`Event`]s that say
+//! what changed, or into a [`Refusal`] and the very same state. There is no clock, no randomness, no
+//! I/O and no unordered map in here, so equal commands in equal order give equal states on every
+//! machine; [`State::hash`] shows it.
+
+mod apply;
+mod check;
+mod command;
+mod event;
+mod hex;
+mod host;
+mod model;
+mod name;
+mod refusal;
+mod target;
+mod volume;
+
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use command::{Action, Command, NewHost, NewTarget, NewVolume};
+pub use event::Event;
+pub use model::{
+    Access, AnaState, Backing, FORMAT_VERSION, Group, HOSTS_MAX, Host, IMAGE_PATH_BYTES_MAX,
+    LISTEN_PER_TARGET_MAX, NAMESPACES_PER_TARGET_MAX, NodeIdentity, RESERVATION_BYTES_MAX, Reservation,
+    SERIAL_CHARS, TARGETS_MAX, Target, VOLUME_BYTES_MAX, VOLUMES_MAX, Volume, VolumeId,
+};
+pub use name::{
+    DISCOVERY_NQN, IQN_BYTES_MAX, IQN_PREFIX, Iqn, NAME_CHARS_MAX, NQN_BYTES_MAX, NQN_PREFIX, Name,
+    NameError, Nqn, VolumeName,
+};
+pub use refusal::{Reason, Refusal, RefusalKind};
+
+/// SHA-256 over the canonical serialized form of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StateHash(pub [u8; 32]);
+
+impl std::fmt::Display for StateHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+/// Everything a node or cluster knows about itself apart from data.
+///
+/// The maps can be read; they change through [`State::apply`] alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    format_version: u32,
+    applied: u64,
+    node: Option<NodeIdentity>,
+    volumes: BTreeMap<VolumeId, Volume>,
+    groups: BTreeMap<Name, Group>,
+    targets: BTreeMap<Name, Target>,
+    hosts: BTreeMap<Name, Host>,
+    discovery_generation: u64,
+    /// Derived from `volumes`.
+    #[serde(skip)]
+    volume_names: BTreeMap<VolumeName, VolumeId>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            format_version: FORMAT_VERSION,
+            applied: 0,
+            node: None,
+            volumes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            discovery_generation: 0,
+            volume_names: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why serialized bytes are no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It was written by another release.
+    #[error("it has format version {found}, and this release reads version {FORMAT_VERSION} only")]
+    Version {
+        /// The version found.
+        found: u64,
+    },
+    /// The bytes are damaged or were never a state.
+    #[error("it cannot be read: {0}")]
+    Malformed(String),
+    /// It can be read but contradicts itself.
+    #[error("it contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+impl State {
+    /// Number of commands that led to this state.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// This node's identity, once given.
+    pub fn node(&self) -> Option<&NodeIdentity> {
+        self.node.as_ref()
+    }
+
+    /// Volumes by identity.
+    pub fn volumes(&self) -> &BTreeMap<VolumeId, Volume> {
+        &self.volumes
+    }
+
+    /// Identities of volumes by name, in the order of names.
+    pub fn volume_names(&self) -> &BTreeMap<VolumeName, VolumeId> {
+        &self.volume_names
+    }
+
+    /// The volume of this name.
+    pub fn volume(&self, name: &VolumeName) -> Option<&Volume> {
+        self.volumes.get(self.volume_names.get(name)?)
+    }
+
+    /// Volume groups by name.
+    pub fn groups(&self) -> &BTreeMap<Name, Group> {
+        &self.groups
+    }
+
+    /// Targets by name.
+    pub fn targets(&self) -> &BTreeMap<Name, Target> {
+        &self.targets
+    }
+
+    /// Hosts by name.
+    pub fn hosts(&self) -> &BTreeMap<Name, Host> {
+        &self.hosts
+    }
+
+    /// Generation counter of the discovery log: grows whenever what a host would be told may differ.
+    pub fn discovery_generation(&self) -> u64 {
+        self.discovery_generation
+    }
+
+    /// Whether a host with this NQN may connect to `target`.
+    pub fn may_connect(&self, target: &Target, host_nqn: &str) -> bool {
+        target.access.any_host
+            || target.access.hosts.iter().any(|name| {
+                self.hosts
+                    .get(name)
+                    .and_then(|host| host.nqn.as_ref())
+                    .is_some_and(|nqn| nqn.as_str() == host_nqn)
+            })
+    }
+
+    /// Targets and namespace ids through which `volume` is exported.
+    pub fn attachments(&self, volume: VolumeId) -> Vec<(&Name, u32)> {
+        self.targets.values().filter_map(|target| Some((&target.name, target.nsid_of(volume)?))).collect()
+    }
+
+    /// The canonical serialized form: JSON with fields and keys in one fixed order.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("the state has string keys and no fallible values")
+    }
+
+    /// Reads what [`State::encode`] wrote, and checks every invariant.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            format_version: u64,
+        }
+        let malformed = |e: serde_json::Error| DecodeError::Malformed(e.to_string());
+        let Versioned { format_version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        if format_version != u64::from(FORMAT_VERSION) {
+            return Err(DecodeError::Version { found: format_version });
+        }
+        let mut state: State = serde_json::from_slice(bytes).map_err(malformed)?;
+        state.volume_names = state.volumes.values().map(|volume| (volume.name.clone(), volume.id)).collect();
+        state.check().map_err(DecodeError::Inconsistent)?;
+        Ok(state)
+    }
+
+    /// A hash that is equal for equal states on every machine and in every process.
+    pub fn hash(&self) -> StateHash {
+        StateHash(Sha256::digest(self.encode()).into())
+    }
+}
