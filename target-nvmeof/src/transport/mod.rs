@@ -324,8 +324,14 @@ impl Transport {
     /// Completes a command; `data` goes to the host first and must be as long as its SGL.
     pub fn complete(&mut self, slot: Slot, mut cqe: Cqe, data: Option<Buf>, now: Instant) {
         let entry = self.commands.release(slot);
-        if matches!(entry.state, State::WaitBuffer { .. }) {
-            self.waiting.retain(|waiting| *waiting != slot);
+        match entry.state {
+            State::WaitBuffer { .. } => self.waiting.retain(|waiting| *waiting != slot),
+            State::WaitInline => {
+                if let Receive::Capsule { wants_buffer, .. } = &mut self.receive {
+                    *wants_buffer = false;
+                }
+            }
+            _ => {}
         }
         cqe.cid = entry.sqe.cid;
         if self.closed.is_none() {
