@@ -1,1 +1,33 @@
-//! The environment on Linux: glommio reactors, sockets, devices.
+//! The environment on Linux: one reactor per chosen core, its sockets, devices and links.
+//!
+//! A reactor is a pinned thread with one glommio executor. A task of that executor, the poller, drives our own
+//! engine beside glommio's: an edge-triggered epoll set, an io_uring ring for disks, timers, and the links to
+//! the other reactors. glommio schedules the tasks and parks the thread; no I/O of ours goes through it.
+//!
+//! **Architecture invariant:** this is the only crate that names glommio or io-uring, that makes system calls,
+//! and (with FFI leaves of `ashlar-codec`) that holds `unsafe`. It decides nothing of any protocol.
+
+mod config;
+mod doorbell;
+mod engine;
+mod env;
+mod inbox;
+mod memory;
+mod mesh;
+mod net;
+mod poller;
+mod random;
+mod readiness;
+mod reply;
+mod runtime;
+mod stats;
+mod sys;
+mod timers;
+
+pub use config::{RuntimeConfig, Spin, usable_cores};
+pub use env::ReactorEnv;
+pub use mesh::MeshEnd;
+pub use net::{Accepted, TcpListener, TcpStream};
+pub use reply::{NoReply, Reply};
+pub use runtime::{ReactorHandle, Runtime, StartError};
+pub use stats::{Counter, ReactorStats};

@@ -1,0 +1,215 @@
+//! What a reactor polls: its epoll set, its timers, its ring; one value shared by everything on the reactor.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::doorbell::Doorbell;
+use crate::random::Random;
+use crate::readiness::{Readiness, Registry};
+use crate::stats::ReactorStats;
+use crate::sys;
+use crate::timers::Timers;
+
+/// Tokens of the reactor's own descriptors; those of sockets are below.
+const TOKEN_OWN: u64 = u64::MAX;
+
+/// Events taken from the kernel in one turn.
+const EVENTS_PER_TURN: usize = 256;
+
+const EDGE: u32 = libc::EPOLLET as u32;
+
+/// The reactor's engine.
+pub(crate) struct Engine {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    /// What `timer` is set to, in nanoseconds; `u64::MAX` for nothing.
+    timer_set_ns: Cell<u64>,
+    registry: RefCell<Registry>,
+    events: RefCell<Vec<libc::epoll_event>>,
+    timers: RefCell<Timers>,
+    /// The soonest deadline; `u64::MAX` for none.
+    next_timer_ns: Cell<u64>,
+    now_ns: Cell<u64>,
+    random: RefCell<Random>,
+    poller: RefCell<Option<Waker>>,
+    parked: Cell<bool>,
+    /// How often tasks were polled: the poller sees by it that others are at work.
+    task_polls: Cell<u64>,
+    pub(crate) doorbell: Arc<Doorbell>,
+    pub(crate) stats: Arc<ReactorStats>,
+}
+
+impl Engine {
+    pub(crate) fn new(doorbell: Arc<Doorbell>, stats: Arc<ReactorStats>) -> io::Result<Self> {
+        let epoll = sys::epoll_create()?;
+        let timer = sys::timerfd()?;
+        // Edge-triggered, so that neither needs to be read: each expiry and each ring is an edge of its own.
+        let events = libc::EPOLLIN as u32 | EDGE;
+        sys::epoll_add(epoll.as_fd(), timer.as_raw_fd(), events, TOKEN_OWN)?;
+        sys::epoll_add(epoll.as_fd(), doorbell.event().as_raw_fd(), events, TOKEN_OWN)?;
+        Ok(Self {
+            epoll,
+            timer,
+            timer_set_ns: Cell::new(u64::MAX),
+            registry: RefCell::default(),
+            events: RefCell::new(vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_TURN]),
+            timers: RefCell::default(),
+            next_timer_ns: Cell::new(u64::MAX),
+            now_ns: Cell::new(sys::monotonic_ns()),
+            random: RefCell::new(Random::new()),
+            poller: RefCell::default(),
+            parked: Cell::new(false),
+            task_polls: Cell::new(0),
+            doorbell,
+            stats,
+        })
+    }
+
+    /// The time of this turn, in nanoseconds.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    /// Reads the clock for this turn.
+    pub(crate) fn read_clock(&self) -> u64 {
+        let now = sys::monotonic_ns();
+        self.now_ns.set(now);
+        now
+    }
+
+    pub(crate) fn random_u64(&self) -> u64 {
+        self.random.borrow_mut().next_u64()
+    }
+
+    // --- Sockets ---
+
+    /// Watches a socket for everything.
+    pub(crate) fn watch(&self, fd: RawFd, state: Rc<Readiness>) -> io::Result<u64> {
+        let token = self.registry.borrow_mut().add(state);
+        let events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP) as u32 | EDGE;
+        if let Err(error) = sys::epoll_add(self.epoll.as_fd(), fd, events, token) {
+            self.registry.borrow_mut().remove(token);
+            return Err(error);
+        }
+        self.stats.sockets.add(1);
+        Ok(token)
+    }
+
+    /// Ends the watch of a socket that is about to be closed.
+    pub(crate) fn unwatch(&self, token: u64) {
+        self.registry.borrow_mut().remove(token);
+        self.stats.sockets.sub_one();
+    }
+
+    /// Takes the socket events there are; `true` if there were any.
+    pub(crate) fn poll_sockets(&self) -> bool {
+        let mut events = self.events.borrow_mut();
+        let count = match sys::epoll_poll(self.epoll.as_fd(), &mut events) {
+            Ok(0) => return false,
+            Ok(count) => count,
+            Err(error) => panic!("a reactor cannot poll its sockets: {error}"),
+        };
+        self.stats.socket_events.add(count as u64);
+        let registry = self.registry.borrow();
+        let mut worked = false;
+        for event in &events[..count] {
+            let token = event.u64;
+            if let Some(state) = registry.get(token) {
+                state.note(event.events);
+                worked = true;
+            }
+        }
+        worked
+    }
+
+    // --- Timers ---
+
+    pub(crate) fn add_timer(&self, deadline_ns: u64, waker: Waker) -> u64 {
+        self.next_timer_ns.set(self.next_timer_ns.get().min(deadline_ns));
+        self.timers.borrow_mut().add(deadline_ns, waker)
+    }
+
+    pub(crate) fn update_timer(&self, deadline_ns: u64, number: u64, waker: &Waker) -> bool {
+        self.timers.borrow_mut().update(deadline_ns, number, waker)
+    }
+
+    /// Forgets a deadline. The soonest one is left to fire for nobody: that is one needless turn.
+    pub(crate) fn remove_timer(&self, deadline_ns: u64, number: u64) {
+        let waker = self.timers.borrow_mut().remove(deadline_ns, number);
+        // Dropping a waker may drop a task, which may come back here.
+        drop(waker);
+    }
+
+    /// Wakes the tasks whose deadline has come; `true` if there were any.
+    pub(crate) fn fire_timers(&self) -> bool {
+        let now = self.now_ns.get();
+        if self.next_timer_ns.get() > now {
+            return false;
+        }
+        let mut worked = false;
+        loop {
+            let Some(waker) = self.timers.borrow_mut().pop_due(now) else { break };
+            waker.wake();
+            worked = true;
+        }
+        self.next_timer_ns.set(self.timers.borrow().next_ns().unwrap_or(u64::MAX));
+        worked
+    }
+
+    // --- Sleep ---
+
+    /// Sees to it that the reactor wakes for its next deadline.
+    pub(crate) fn arm_timer(&self) {
+        let next = self.next_timer_ns.get();
+        if next != u64::MAX && next != self.timer_set_ns.get() {
+            sys::set_timerfd(self.timer.as_fd(), next).expect("a timer of our own can be set");
+            self.timer_set_ns.set(next);
+        }
+    }
+
+    pub(crate) fn set_poller(&self, waker: Waker) {
+        *self.poller.borrow_mut() = Some(waker);
+    }
+
+    pub(crate) fn set_parked(&self, parked: bool) {
+        self.parked.set(parked);
+    }
+
+    pub(crate) fn parked(&self) -> bool {
+        self.parked.get()
+    }
+
+    /// Called when a task is about to run. One that runs while the poller sleeps was woken behind its back; it
+    /// may leave work, so the poller takes another turn after it.
+    #[inline]
+    pub(crate) fn task_runs(&self) {
+        self.task_polls.set(self.task_polls.get().wrapping_add(1));
+        if self.parked.get() {
+            self.read_clock();
+            if let Some(poller) = &*self.poller.borrow() {
+                poller.wake_by_ref();
+            }
+        }
+    }
+
+    pub(crate) fn task_polls(&self) -> u64 {
+        self.task_polls.get()
+    }
+
+    /// Lets go of every task's waker: the reactor ends.
+    pub(crate) fn forget_wakers(&self) {
+        let timers = self.timers.borrow_mut().take_all();
+        drop(timers);
+        self.poller.borrow_mut().take();
+    }
+}
+
+impl AsRawFd for Engine {
+    fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+}
