@@ -16,6 +16,8 @@
 
 pub mod api;
 pub mod client;
+pub mod http;
 pub mod metrics;
 pub mod service;
 pub mod state;
+pub mod store;

@@ -84,7 +84,9 @@ pub trait Node: Send + Sync + 'static {
     /// `state` is durable and now in force; `events` say how it differs from the one before.
     ///
     /// The caller is answered after this returns, so a client that is told of a new volume can
-    /// connect to it. It cannot fail: what goes wrong shows as a fault in [`Live`].
+    /// connect to it. It cannot fail: what goes wrong shows as a fault in [`Live`]. It must not wait for
+    /// hosts' commands to end: one of them may be waiting for its reservation to be saved, which is the
+    /// next thing the calling task does.
     fn changed<'a>(&'a self, state: &'a Arc<State>, events: &'a [Event]) -> BoxFuture<'a, ()>;
 
     /// What goes on now.

@@ -6,7 +6,7 @@ use super::name::DISCOVERY_NQN;
 use super::{Event, Name, NewHost, Reason, RefusalKind, State};
 
 impl State {
-    pub(super) fn find_host(&self, name: &Name) -> Result<&Host, Reason> {
+    pub(crate) fn find_host(&self, name: &Name) -> Result<&Host, Reason> {
         self.hosts
             .get(name)
             .ok_or_else(|| no_such("host", name.as_str(), self.hosts.keys().map(Name::as_str)))

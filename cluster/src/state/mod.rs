@@ -18,7 +18,7 @@ mod target;
 mod volume;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 

@@ -34,7 +34,7 @@ fn check_listen(listen: &BTreeSet<SocketAddr>) -> Result<(), Reason> {
 }
 
 impl State {
-    pub(super) fn find_target(&self, name: &Name) -> Result<&Target, Reason> {
+    pub(crate) fn find_target(&self, name: &Name) -> Result<&Target, Reason> {
         self.targets
             .get(name)
             .ok_or_else(|| no_such("target", name.as_str(), self.targets.keys().map(Name::as_str)))

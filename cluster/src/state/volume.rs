@@ -48,7 +48,7 @@ pub(super) fn check_backing(backing: &Backing) -> Result<(), Reason> {
 }
 
 impl State {
-    pub(super) fn find_volume(&self, name: &VolumeName) -> Result<&Volume, Reason> {
+    pub(crate) fn find_volume(&self, name: &VolumeName) -> Result<&Volume, Reason> {
         self.volume(name)
             .ok_or_else(|| no_such("volume", name.as_str(), self.volume_names.keys().map(VolumeName::as_str)))
     }
