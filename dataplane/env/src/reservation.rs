@@ -123,7 +123,7 @@ pub struct Registrant {
 /// The reservation state of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReservationReport {
-    /// Raised by every register, unregister, replace, preempt and clear that changed something.
+    /// Raised by every register, unregister, replace, preempt and clear that succeeds.
     pub generation: u32,
     /// The reservation, if any.
     pub kind: Option<ReservationType>,
