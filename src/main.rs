@@ -1,2 +1,10 @@
 //! The `ashlar` binary: assembly of a node, and the command line.
-fn main() {}
+
+mod cli;
+mod serve;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

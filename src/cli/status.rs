@@ -1,0 +1,45 @@
+//! `ashlar status`: health in one screen.
+
+use std::process::ExitCode;
+
+use ashlar_cluster::api::{Phase, StatusView};
+use ashlar_config::Bytes;
+
+use super::failure::Failure;
+use super::output::{age, count, fields, or_dash};
+use super::{Global, output};
+
+/// Succeeds only when the node is ready, so that scripts can wait for it.
+pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
+    let status = global.client().status()?;
+    output::show(global.output, &status, table)?;
+    let ready = status.node.phase == Phase::Ready;
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn table(status: &StatusView) -> String {
+    let (node, counts) = (&status.node, &status.counts);
+    let provisioned = Bytes::new(status.capacity.provisioned_bytes).rounded();
+    let listen: Vec<String> = node.nvme_listen.iter().map(ToString::to_string).collect();
+    let attention = match status.attention.as_slice() {
+        [] => "nothing needs attention".to_owned(),
+        sentences => sentences.join("\n"),
+    };
+    fields(vec![
+        ("Node", format!("{}, {}, for {}", node.name, node.phase.as_str(), age(node.uptime_ms))),
+        ("Version", format!("{}, {}", node.version, count(node.reactors.into(), "reactor"))),
+        ("NVMe/TCP", or_dash(listen.join(", "))),
+        ("Volumes", format!("{}, {provisioned} provisioned", counts.volumes)),
+        ("Targets", counts.targets.to_string()),
+        (
+            "Hosts",
+            format!(
+                "{}; {}, {}",
+                counts.hosts,
+                count(counts.controllers, "controller"),
+                count(counts.connections, "connection")
+            ),
+        ),
+        ("Attention", attention),
+    ])
+}
