@@ -2,7 +2,7 @@
 //! node. The node is a stand-in that answers each request with a prepared reply.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -27,15 +27,31 @@ fn run(mut command: Command, code: i32) -> (String, String) {
 /// A request as the stand-in saw it: the first line without the version, and the body.
 type Seen = (String, Value);
 
-/// Answers one request for each reply, in turn; then gives what it was asked.
-fn node(replies: Vec<(u16, Value)>) -> (String, JoinHandle<Vec<Seen>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let serve = move || replies.into_iter().map(|reply| answer(&listener, reply)).collect();
-    (address, std::thread::spawn(serve))
+/// A stand-in for a node.
+struct Node {
+    address: String,
+    thread: JoinHandle<Vec<Seen>>,
 }
 
-fn answer(listener: &TcpListener, (status, body): (u16, Value)) -> Seen {
+impl Node {
+    /// Answers one request for each reply, in turn.
+    fn new(replies: Vec<(u16, Value)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = move || replies.into_iter().map_while(|reply| answer(&listener, reply)).collect();
+        Self { address, thread: std::thread::spawn(serve) }
+    }
+
+    /// What it was asked. Ends it also when fewer requests came than there are replies.
+    fn seen(self) -> Vec<Seen> {
+        // A connection without a request: nobody will ask any more.
+        drop(TcpStream::connect(&self.address));
+        self.thread.join().unwrap()
+    }
+}
+
+/// `None` when a connection ends without a request.
+fn answer(listener: &TcpListener, (status, body): (u16, Value)) -> Option<Seen> {
     let (mut stream, _) = listener.accept().unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = || {
@@ -44,6 +60,9 @@ fn answer(listener: &TcpListener, (status, body): (u16, Value)) -> Seen {
         line.trim_end().to_owned()
     };
     let first = line();
+    if first.is_empty() {
+        return None;
+    }
     let mut length = 0;
     loop {
         let header = line().to_ascii_lowercase();
@@ -60,16 +79,16 @@ fn answer(listener: &TcpListener, (status, body): (u16, Value)) -> Seen {
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     stream.write_all((head + &body).as_bytes()).unwrap();
     let request = if request.is_empty() { Value::Null } else { serde_json::from_slice(&request).unwrap() };
-    (first.trim_end_matches(" HTTP/1.1").to_owned(), request)
+    Some((first.trim_end_matches(" HTTP/1.1").to_owned(), request))
 }
 
 /// Runs a command against a node with these replies; yields both streams and what the node saw.
 fn run_with(arguments: &[&str], replies: Vec<(u16, Value)>, code: i32) -> (String, String, Vec<Seen>) {
-    let (address, seen) = node(replies);
+    let node = Node::new(replies);
     let mut command = ashlar(arguments);
-    command.env("ASHLAR_API", address);
+    command.env("ASHLAR_API", &node.address);
     let (stdout, stderr) = run(command, code);
-    (stdout, stderr, seen.join().unwrap())
+    (stdout, stderr, node.seen())
 }
 
 fn volume(name: &str, size: u64) -> Value {
@@ -211,12 +230,12 @@ logs  931.51 GiB    512  image /srv/disk.raw  ok     vm:1
 #[test]
 fn an_image_is_named_by_its_absolute_path() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, seen) = node(vec![(201, volume("lab", 1 << 20))]);
-    let mut command = ashlar(&["volume", "create", "lab", "--image", "disk.raw", "--api", &address]);
+    let node = Node::new(vec![(201, volume("lab", 1 << 20))]);
+    let mut command = ashlar(&["volume", "create", "lab", "--image", "disk.raw", "--api", &node.address]);
     command.current_dir(folder.path());
     let (stdout, _) = run(command, 0);
     assert_eq!(stdout, "created lab: 1 MiB, blocks of 512 B, image /srv/disk.raw\n");
-    let (line, body) = seen.join().unwrap().remove(0);
+    let (line, body) = node.seen().remove(0);
     assert_eq!(line, "POST /v1/volumes");
     let path = folder.path().canonicalize().unwrap().join("disk.raw");
     assert_eq!(body["backing"], json!({ "type": "image", "path": path }));

@@ -25,6 +25,8 @@ pub(crate) const TABLES: [Table; 7] = [
         keys: &[
             "max_connections",
             "max_connections_per_host",
+            "max_controllers",
+            "max_handshakes_per_address",
             "handshake_timeout",
             "io_queues",
             "queue_depth",

@@ -146,6 +146,12 @@ fn read_limits(section: &Section<'_, '_>, default: Limits) -> Limits {
             default.max_connections_per_host,
             value::number(2..=65536),
         ),
+        max_controllers: section.read("max_controllers", default.max_controllers, value::number(1..=65519)),
+        max_handshakes_per_address: section.read(
+            "max_handshakes_per_address",
+            default.max_handshakes_per_address,
+            value::number(1..=65536),
+        ),
         handshake_timeout: section.read(
             "handshake_timeout",
             default.handshake_timeout,

@@ -94,6 +94,11 @@ pub struct Limits {
     pub max_connections: u32,
     /// `max_connections_per_host`: TCP connections at a time from one host NQN.
     pub max_connections_per_host: u32,
+    /// `max_controllers`: controllers at a time, all targets and hosts together.
+    pub max_controllers: u16,
+    /// `max_handshakes_per_address`: connections from one address that have not come to their accepted Connect
+    /// command.
+    pub max_handshakes_per_address: u32,
     /// `handshake_timeout`: from a connection's start to its accepted Connect command.
     pub handshake_timeout: Duration,
     /// `io_queues`: I/O queues that one controller grants to its host; hosts ask for one per CPU.
@@ -233,6 +238,8 @@ impl Default for Limits {
         Self {
             max_connections: 8192,
             max_connections_per_host: 1024,
+            max_controllers: 4096,
+            max_handshakes_per_address: 64,
             handshake_timeout: Duration::from_secs(10),
             io_queues: 64,
             queue_depth: 1024,

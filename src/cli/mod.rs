@@ -28,7 +28,7 @@ const EMBEDDED_DATA: &str = "ashlar-data";
 /// `ashlar serve` runs a node; the other commands talk to one. Exit codes: 0 done, 1 failed, 2 used wrongly,
 /// 3 not found, 4 refused (conflict, in use), 5 no node answered.
 #[derive(Debug, Parser)]
-#[command(name = "ashlar", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "ashlar", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -40,7 +40,7 @@ struct Cli {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// How data is printed
+    /// How data is printed: tables for people, or JSON as the API has it
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
     /// Do what would otherwise ask for a confirmation

@@ -8,13 +8,12 @@ use serde::Serialize;
 
 use super::failure::{Exit, Failure};
 
-/// How data is printed.
+/// How data is printed: tables for people, or JSON as the API has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// Tables for people.
+    // Doc comments here would make every command's --help longer by half a screen.
     #[default]
     Table,
-    /// JSON as the API has it.
     Json,
 }
 

@@ -34,8 +34,10 @@ pub(crate) enum TargetCommand {
         volume: String,
     },
     /// Let a host in
+    #[command(override_usage = "ashlar target allow [OPTIONS] <TARGET> <HOST|--any-host>")]
     Allow(Access),
-    /// No longer let a host in
+    /// No longer let a host in; it is disconnected
+    #[command(override_usage = "ashlar target deny [OPTIONS] <TARGET> <HOST|--any-host>")]
     Deny(Access),
     /// List all targets
     #[command(visible_alias = "ls")]

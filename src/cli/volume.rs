@@ -13,6 +13,7 @@ use super::{Global, output};
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
     /// Create a volume
+    #[command(override_usage = "ashlar volume create [OPTIONS] <NAME> <--image <PATH>|--memory|--null>")]
     Create(Create),
     /// List all volumes
     #[command(visible_alias = "ls")]
