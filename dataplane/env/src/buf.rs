@@ -345,6 +345,7 @@ enum Inner {
         pool: Arc<Pool>,
     },
     Static(&'static [u8]),
+    Heap(Arc<[u8]>),
 }
 
 impl Buf {
@@ -362,6 +363,13 @@ impl Buf {
     #[must_use]
     pub fn from_static(bytes: &'static [u8]) -> Self {
         Self { inner: Inner::Static(bytes), start: 0, len: bytes.len() }
+    }
+
+    /// Bytes of the heap: for what is not I/O, as the answers to admin commands.
+    #[must_use]
+    pub fn from_heap(bytes: Arc<[u8]>) -> Self {
+        let len = bytes.len();
+        Self { inner: Inner::Heap(bytes), start: 0, len }
     }
 
     /// The window of `len` bytes from `start` of this one.
@@ -382,7 +390,7 @@ impl Buf {
     pub fn slab(&self) -> Option<u16> {
         match &self.inner {
             Inner::Pooled { chunk, .. } => chunk.as_ref().and_then(|chunk| chunk.slab),
-            Inner::Static(_) => None,
+            Inner::Static(_) | Inner::Heap(_) => None,
         }
     }
 }
@@ -392,6 +400,7 @@ impl Clone for Buf {
         let inner = match &self.inner {
             Inner::Pooled { chunk, pool } => Inner::Pooled { chunk: chunk.clone(), pool: Arc::clone(pool) },
             Inner::Static(bytes) => Inner::Static(bytes),
+            Inner::Heap(bytes) => Inner::Heap(Arc::clone(bytes)),
         };
         Self { inner, start: self.start, len: self.len }
     }
@@ -406,6 +415,7 @@ impl Deref for Buf {
                 chunk.as_ref().expect("a buffer has its memory until it is dropped").bytes()
             }
             Inner::Static(bytes) => bytes,
+            Inner::Heap(bytes) => bytes,
         };
         &all[self.start..self.start + self.len]
     }

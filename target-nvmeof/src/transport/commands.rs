@@ -100,6 +100,12 @@ impl Commands {
         &mut self.entries[usize::from(slot.0)]
     }
 
+    /// Searches the table: for the few commands of admin queues.
+    pub fn find(&self, cid: u16) -> Option<Slot> {
+        let is_it = |entry: &Entry| !matches!(entry.state, State::Free) && entry.sqe.cid.get() == cid;
+        self.entries.iter().position(is_it).map(|at| Slot(at as u16))
+    }
+
     /// The entry a transfer tag names, if there is one.
     pub fn by_tag(&self, tag: u16) -> Option<&Entry> {
         self.entries.get(usize::from(tag))

@@ -199,6 +199,12 @@ impl Transport {
         &self.commands.get(slot).sqe
     }
 
+    /// The command that the host numbered `cid`.
+    #[must_use]
+    pub fn find(&self, cid: u16) -> Option<Slot> {
+        self.commands.find(cid)
+    }
+
     /// How many commands have arrived and are not completed.
     #[must_use]
     pub fn outstanding(&self) -> usize {
