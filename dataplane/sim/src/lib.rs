@@ -28,6 +28,7 @@
 //! **Architecture invariant:** nothing here reads a clock, a random device, the environment or the network of
 //! the machine, and no order depends on addresses or on hashing.
 
+pub mod check;
 pub mod conformance;
 mod disk;
 mod event;

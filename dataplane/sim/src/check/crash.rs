@@ -1,0 +1,207 @@
+//! What a unit may hold after a crash.
+//!
+//! A write is *covered* when it is durable for certain: completed with FUA, completed on a volume without a
+//! volatile cache, or completed before a flush was submitted that then succeeded. After a crash a unit may hold
+//! any value that no covered write has surely overwritten: the last covered one, any completed since, any that
+//! was under way. Without a volatile cache this is {last acknowledged} and {unacknowledged}. The first
+//! observation settles the unit for ever.
+
+use std::collections::BTreeMap;
+
+use super::{Time, Value, Violation};
+
+/// Names a write of an [`Oracle`] until the next crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(u64);
+
+/// What a flush will cover if it succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushId(u64);
+
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    id: WriteId,
+    value: Value,
+    began: Time,
+    /// `Time::MAX` while it is under way.
+    ended: Time,
+    /// Its place in the order of completions.
+    completion: Option<u64>,
+    covered: bool,
+}
+
+/// The oracle of one volume.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    volatile_cache: bool,
+    units: BTreeMap<u64, Vec<Write>>,
+    /// The units of the writes under way.
+    open: BTreeMap<WriteId, u64>,
+    next: u64,
+    completions: u64,
+}
+
+impl Oracle {
+    /// A volume of zeros. `volatile_cache` as the volume reports it.
+    #[must_use]
+    pub fn new(volatile_cache: bool) -> Self {
+        Self { volatile_cache, units: BTreeMap::new(), open: BTreeMap::new(), next: 0, completions: 0 }
+    }
+
+    /// A write of `value` to `unit` has been submitted.
+    pub fn begin_write(&mut self, unit: u64, value: Value, at: Time) -> WriteId {
+        self.next += 1;
+        let id = WriteId(self.next);
+        self.open.insert(id, unit);
+        let write = Write { id, value, began: at, ended: Time::MAX, completion: None, covered: false };
+        self.unit(unit).push(write);
+        id
+    }
+
+    /// A write was acknowledged; `fua` if it was sent with force unit access.
+    pub fn end_write(&mut self, id: WriteId, fua: bool, at: Time) {
+        let Some(unit) = self.open.remove(&id) else { return };
+        self.completions += 1;
+        let (completion, durable) = (self.completions, fua || !self.volatile_cache);
+        let writes = self.unit(unit);
+        if let Some(write) = writes.iter_mut().find(|write| write.id == id) {
+            write.ended = at;
+            write.completion = Some(completion);
+            write.covered |= durable;
+        }
+        forget(writes);
+    }
+
+    /// A write was reported failed or aborted: it has taken effect by now or never will.
+    pub fn fence_write(&mut self, id: WriteId, at: Time) {
+        let Some(unit) = self.open.remove(&id) else { return };
+        if let Some(write) = self.unit(unit).iter_mut().find(|write| write.id == id) {
+            write.ended = at;
+        }
+    }
+
+    /// A flush has been submitted.
+    #[must_use]
+    pub fn begin_flush(&self) -> FlushId {
+        FlushId(self.completions)
+    }
+
+    /// That flush was acknowledged.
+    pub fn end_flush(&mut self, flush: FlushId) {
+        for writes in self.units.values_mut() {
+            for write in writes.iter_mut().filter(|w| w.completion.is_some_and(|c| c <= flush.0)) {
+                write.covered = true;
+            }
+            forget(writes);
+        }
+    }
+
+    /// The crash: what each unit that was ever written may hold now. Give it to
+    /// [`Checker::restart`](super::register::Checker::restart).
+    pub fn crash(&mut self, at: Time) -> Vec<(u64, Vec<Value>)> {
+        self.open.clear();
+        for write in self.units.values_mut().flatten() {
+            write.ended = write.ended.min(at);
+        }
+        let allowed = |writes: &[Write]| writes.iter().map(|write| write.value).collect();
+        self.units.iter().map(|(&unit, writes)| (unit, allowed(writes))).collect()
+    }
+
+    /// After a crash, before any new write to the unit: `unit` was found to hold `value`.
+    ///
+    /// # Errors
+    /// [`Violation::NotAllowedAfterCrash`].
+    pub fn observe(&mut self, unit: u64, value: Value, at: Time) -> Result<(), Violation> {
+        let writes = self.unit(unit);
+        let Some(found) = writes.iter().position(|write| write.value == value) else {
+            let allowed = writes.iter().map(|write| write.value).collect();
+            return Err(Violation::NotAllowedAfterCrash { value, allowed });
+        };
+        let mut settled = writes[found];
+        settled.covered = true;
+        settled.ended = settled.ended.min(at);
+        *writes = vec![settled];
+        Ok(())
+    }
+
+    fn unit(&mut self, unit: u64) -> &mut Vec<Write> {
+        self.units.entry(unit).or_insert_with(|| {
+            let id = WriteId(0);
+            let (value, completion) = (Value::ZERO, Some(0));
+            vec![Write { id, value, began: 0, ended: 0, completion, covered: true }]
+        })
+    }
+}
+
+/// Removes what a covered write has surely overwritten.
+fn forget(writes: &mut Vec<Write>) {
+    let last = writes.iter().filter(|write| write.covered).map(|write| write.began).max();
+    if let Some(last) = last {
+        writes.retain(|write| write.ended >= last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Value = Value(1);
+    const B: Value = Value(2);
+    const C: Value = Value(3);
+
+    fn allowed(oracle: &mut Oracle, at: Time) -> Vec<Value> {
+        oracle.crash(at).remove(0).1
+    }
+
+    #[test]
+    fn without_a_cache_the_last_acknowledged_and_the_unacknowledged_remain() {
+        let mut it = Oracle::new(false);
+        let a = it.begin_write(0, A, 1);
+        it.end_write(a, false, 2);
+        let b = it.begin_write(0, B, 3);
+        it.end_write(b, false, 4);
+        it.begin_write(0, C, 5);
+        assert_eq!(allowed(&mut it, 6), [B, C]);
+        assert!(it.clone().observe(0, A, 7).is_err());
+        assert_eq!(it.observe(0, C, 7), Ok(()));
+        assert!(it.observe(0, B, 8).is_err(), "the first observation settles it");
+        assert_eq!(allowed(&mut it, 9), [C], "a second crash changes nothing");
+    }
+
+    #[test]
+    fn with_a_cache_only_flush_and_fua_cover() {
+        let mut it = Oracle::new(true);
+        let a = it.begin_write(0, A, 1);
+        it.end_write(a, false, 2);
+        let flush = it.begin_flush();
+        let b = it.begin_write(0, B, 3);
+        it.end_write(b, false, 4);
+        assert_eq!(allowed(&mut it.clone(), 5), [Value::ZERO, A, B]);
+        it.end_flush(flush);
+        assert_eq!(allowed(&mut it.clone(), 5), [A, B], "the flush was submitted before B completed");
+        let c = it.begin_write(0, C, 6);
+        it.end_write(c, true, 7);
+        assert_eq!(allowed(&mut it, 8), [C]);
+    }
+
+    #[test]
+    fn concurrent_writes_both_remain() {
+        let mut it = Oracle::new(false);
+        let a = it.begin_write(0, A, 1);
+        let b = it.begin_write(0, B, 2);
+        it.end_write(a, false, 3);
+        it.end_write(b, false, 4);
+        assert_eq!(allowed(&mut it, 5), [A, B]);
+    }
+
+    #[test]
+    fn a_fenced_write_is_overwritten_like_any_other() {
+        let mut it = Oracle::new(false);
+        let a = it.begin_write(0, A, 1);
+        it.fence_write(a, 2);
+        assert_eq!(allowed(&mut it.clone(), 3), [Value::ZERO, A]);
+        let b = it.begin_write(0, B, 3);
+        it.end_write(b, false, 4);
+        assert_eq!(allowed(&mut it, 5), [B]);
+    }
+}
