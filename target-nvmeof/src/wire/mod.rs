@@ -4,6 +4,10 @@
 //! NVMe/TCP Transport Specification 1.0. All integers are little-endian (zerocopy's types see to it).
 
 pub mod cqe;
+pub mod fabrics;
+pub mod feature;
+pub mod identify;
+pub mod log;
 pub mod pdu;
 pub mod sqe;
 pub mod status;
