@@ -1,4 +1,5 @@
 //! The NVMe/TCP target, sans-IO but for the small server.
+pub mod hub;
 pub mod io;
 pub mod limits;
 pub mod transport;
