@@ -17,6 +17,18 @@ impl Spin {
     pub const NEVER: Self = Self::Adaptive(Duration::ZERO);
 }
 
+/// Whether I/O buffers are registered with the kernel, which saves it from looking up their pages in each disk
+/// operation, and pins all of them at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// Where they lie in hugepages, which are there anyway.
+    Hugepages,
+    /// Always: an idle reactor holds all its buffers.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// What a runtime is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeConfig {
@@ -26,6 +38,8 @@ pub struct RuntimeConfig {
     pub spin: Spin,
     /// The I/O buffers of each reactor, in bytes. Memory is taken from the machine when first used.
     pub buffer_bytes: usize,
+    /// Whether they are registered with the kernel.
+    pub register: Register,
     /// How many messages each link between two reactors holds.
     pub link_capacity: usize,
     /// How many requests of other threads may wait for a reactor.
@@ -40,6 +54,7 @@ impl Default for RuntimeConfig {
             cores: vec![0],
             spin: Spin::Adaptive(Duration::from_micros(50)),
             buffer_bytes: 64 << 20,
+            register: Register::Hugepages,
             link_capacity: 1024,
             inbox_capacity: 256,
             ring_depth: 512,

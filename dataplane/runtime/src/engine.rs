@@ -1,6 +1,6 @@
 //! What a reactor polls: its epoll set, its timers, its ring; one value shared by everything on the reactor.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::doorbell::Doorbell;
+use crate::helper::Helper;
 use crate::random::Random;
 use crate::readiness::{Readiness, Registry};
+use crate::ring::{Ring, SlabRange};
 use crate::stats::ReactorStats;
 use crate::sys;
 use crate::timers::Timers;
@@ -21,6 +23,15 @@ const TOKEN_OWN: u64 = u64::MAX;
 const EVENTS_PER_TURN: usize = 256;
 
 const EDGE: u32 = libc::EPOLLET as u32;
+
+/// How to make the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct RingPlan {
+    /// Operations at once.
+    pub(crate) depth: u32,
+    /// The memory to register, in the order of the slabs' numbers; empty for none.
+    pub(crate) slabs: Arc<[SlabRange]>,
+}
 
 /// The reactor's engine.
 pub(crate) struct Engine {
@@ -39,12 +50,21 @@ pub(crate) struct Engine {
     parked: Cell<bool>,
     /// How often tasks were polled: the poller sees by it that others are at work.
     task_polls: Cell<u64>,
+    /// Made for the first disk.
+    ring: OnceCell<Ring>,
+    ring_plan: RingPlan,
+    /// Started for the first call that blocks.
+    helper: OnceCell<Helper>,
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<ReactorStats>,
 }
 
 impl Engine {
-    pub(crate) fn new(doorbell: Arc<Doorbell>, stats: Arc<ReactorStats>) -> io::Result<Self> {
+    pub(crate) fn new(
+        doorbell: Arc<Doorbell>,
+        stats: Arc<ReactorStats>,
+        ring_plan: RingPlan,
+    ) -> io::Result<Self> {
         let epoll = sys::epoll_create()?;
         let timer = sys::timerfd()?;
         // Edge-triggered, so that neither needs to be read: each expiry and each ring is an edge of its own.
@@ -64,6 +84,9 @@ impl Engine {
             poller: RefCell::default(),
             parked: Cell::new(false),
             task_polls: Cell::new(0),
+            ring: OnceCell::new(),
+            ring_plan,
+            helper: OnceCell::new(),
             doorbell,
             stats,
         })
@@ -160,6 +183,38 @@ impl Engine {
         worked
     }
 
+    // --- Disks ---
+
+    /// Makes the ring if there is none yet.
+    pub(crate) fn attach_ring(&self) -> io::Result<()> {
+        if self.ring.get().is_some() {
+            return Ok(());
+        }
+        let ring = Ring::new(self.ring_plan.depth, &self.ring_plan.slabs, Arc::clone(&self.stats))?;
+        let events = libc::EPOLLIN as u32 | EDGE;
+        sys::epoll_add(self.epoll.as_fd(), ring.event().as_raw_fd(), events, TOKEN_OWN)?;
+        assert!(self.ring.set(ring).is_ok(), "nothing else made a ring meanwhile");
+        Ok(())
+    }
+
+    /// The ring, if there is one.
+    pub(crate) fn ring(&self) -> Option<&Ring> {
+        self.ring.get()
+    }
+
+    /// The ring of a reactor that has a disk.
+    pub(crate) fn attached_ring(&self) -> &Ring {
+        self.ring.get().expect("a disk is attached after the ring was made")
+    }
+
+    /// The thread for calls that block.
+    pub(crate) fn helper(&self) -> io::Result<&Helper> {
+        if self.helper.get().is_none() {
+            assert!(self.helper.set(Helper::start()?).is_ok(), "nothing else started a helper meanwhile");
+        }
+        Ok(self.helper.get().expect("it has just been started"))
+    }
+
     // --- Sleep ---
 
     /// Sees to it that the reactor wakes for its next deadline.
@@ -177,6 +232,14 @@ impl Engine {
 
     pub(crate) fn set_parked(&self, parked: bool) {
         self.parked.set(parked);
+    }
+
+    /// Takes back that it sleeps.
+    pub(crate) fn awake(&self) {
+        self.doorbell.awake();
+        if let Some(ring) = self.ring() {
+            ring.awake();
+        }
     }
 
     pub(crate) fn parked(&self) -> bool {
@@ -204,6 +267,9 @@ impl Engine {
     pub(crate) fn forget_wakers(&self) {
         let timers = self.timers.borrow_mut().take_all();
         drop(timers);
+        if let Some(ring) = self.ring() {
+            ring.forget_wakers();
+        }
         self.poller.borrow_mut().take();
     }
 }

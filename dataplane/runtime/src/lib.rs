@@ -8,23 +8,30 @@
 //! and (with FFI leaves of `ashlar-codec`) that holds `unsafe`. It decides nothing of any protocol.
 
 mod config;
+mod disk;
 mod doorbell;
 mod engine;
 mod env;
+mod helper;
 mod inbox;
 mod memory;
 mod mesh;
 mod net;
+mod op;
 mod poller;
 mod random;
 mod readiness;
 mod reply;
+mod ring;
 mod runtime;
 mod stats;
 mod sys;
+mod sysdisk;
 mod timers;
 
-pub use config::{RuntimeConfig, Spin, usable_cores};
+pub use config::{Register, RuntimeConfig, Spin, usable_cores};
+pub use disk::Device;
+pub use disk::open::{OpenDevice, OpenError, OpenOptions};
 pub use env::ReactorEnv;
 pub use mesh::MeshEnd;
 pub use net::{Accepted, TcpListener, TcpStream};

@@ -4,6 +4,7 @@ use std::io;
 
 use ashlar_env::buf::{ALIGN_BYTES, Page};
 
+use crate::ring::SlabRange;
 use crate::sys;
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -12,6 +13,15 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 pub(crate) struct Slab {
     /// The memory.
     pub(crate) pages: &'static mut [Page],
+    /// Whether it lies in hugepages.
+    pub(crate) huge: bool,
+}
+
+impl Slab {
+    /// Where it lies.
+    pub(crate) fn range(&self) -> SlabRange {
+        SlabRange { address: self.pages.as_ptr().expose_provenance(), bytes: size_of_val(self.pages) }
+    }
 }
 
 /// Maps `bytes` (rounded up), from hugepages if there are enough of them, else from ordinary pages that the
@@ -19,9 +29,9 @@ pub(crate) struct Slab {
 pub(crate) fn map(bytes: usize) -> io::Result<Slab> {
     let huge_bytes = bytes.next_multiple_of(HUGE_PAGE_BYTES);
     if let Ok(pages) = sys::map_pages(huge_bytes / ALIGN_BYTES, true) {
-        return Ok(Slab { pages });
+        return Ok(Slab { pages, huge: true });
     }
-    Ok(Slab { pages: sys::map_pages(bytes.div_ceil(ALIGN_BYTES), false)? })
+    Ok(Slab { pages: sys::map_pages(bytes.div_ceil(ALIGN_BYTES), false)?, huge: false })
 }
 
 #[cfg(test)]

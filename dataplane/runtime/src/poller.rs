@@ -17,9 +17,13 @@ use crate::engine::Engine;
 use crate::env::ReactorEnv;
 use crate::inbox::Inbox;
 use crate::mesh::MeshEnd;
+use crate::ring::Ring;
 
 /// Below this, spinning is given up altogether.
 const SPIN_MIN_NS: u64 = 1_000;
+
+/// How long a reactor that ends waits for its disk operations.
+const DRAIN_MAX_NS: u64 = 5_000_000_000;
 
 /// How long to spin before sleeping, learned from how long the reactor was idle each time.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ pub(crate) struct Poller<M: Send + 'static> {
     worked_ns: u64,
     slept: bool,
     seen_polls: u64,
+    /// When the end was asked for.
+    stopping_ns: Option<u64>,
 }
 
 impl<M: Send + 'static> Poller<M> {
@@ -101,6 +107,7 @@ impl<M: Send + 'static> Poller<M> {
             worked_ns: now,
             slept: false,
             seen_polls: 0,
+            stopping_ns: None,
         }
     }
 
@@ -110,6 +117,7 @@ impl<M: Send + 'static> Poller<M> {
         let others = engine.task_polls() != self.seen_polls;
         self.seen_polls = engine.task_polls();
         let mut worked = engine.fire_timers();
+        worked |= engine.ring().is_some_and(Ring::turn);
         worked |= self.mesh.turn();
         worked |= self.inbox.turn(&self.env, &self.mesh);
         worked |= engine.poll_sockets();
@@ -135,9 +143,11 @@ impl<M: Send + 'static> Poller<M> {
         let engine = self.env.engine();
         engine.arm_timer();
         engine.doorbell.announce_sleep();
-        let stays_awake = self.mesh.has_work() || self.inbox.has_work();
+        let stays_awake = self.mesh.has_work()
+            || self.inbox.has_work()
+            || engine.ring().is_some_and(|ring| !ring.prepare_sleep());
         if stays_awake || self.epoll.poll_readable(cx, &mut self.armed).is_ready() {
-            engine.doorbell.awake();
+            engine.awake();
             return false;
         }
         engine.stats.parks.add(1);
@@ -146,11 +156,24 @@ impl<M: Send + 'static> Poller<M> {
         true
     }
 
+    /// Whether the kernel has let go of all disk operations, or had long enough for it.
+    fn drained(&mut self, now_ns: u64) -> bool {
+        let running = self.env.engine().ring().map_or(0, Ring::running);
+        let since = *self.stopping_ns.get_or_insert(now_ns);
+        if running > 0 && now_ns - since < DRAIN_MAX_NS {
+            return false;
+        }
+        if running > 0 {
+            tracing::error!(running, "disk operations do not end; the reactor ends without them");
+        }
+        true
+    }
+
     fn wake_up(&mut self) {
         let engine = self.env.engine();
         if engine.parked() {
             engine.set_parked(false);
-            engine.doorbell.awake();
+            engine.awake();
         }
     }
 }
@@ -167,7 +190,7 @@ impl<M: Send + 'static> Future for Poller<M> {
         this.wake_up();
         let now = this.env.engine().read_clock();
         let worked = this.turn();
-        if this.inbox.stopped() {
+        if this.inbox.stopped() && this.drained(now) {
             this.mesh.forget_wakers();
             this.env.engine().forget_wakers();
             return Poll::Ready(());

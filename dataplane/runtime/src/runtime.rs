@@ -14,14 +14,16 @@ use ashlar_env::buf::PoolPlan;
 use ashlar_env::{BufPool, ReactorId, Spawn};
 use glommio::{LocalExecutorBuilder, Placement};
 
-use crate::config::RuntimeConfig;
+use crate::config::{Register, RuntimeConfig};
 use crate::doorbell::Doorbell;
-use crate::engine::Engine;
+use crate::engine::{Engine, RingPlan};
 use crate::env::ReactorEnv;
 use crate::inbox::{Inbox, Job};
+use crate::memory::Slab;
 use crate::mesh::{self, Ends, MeshEnd};
 use crate::poller::Poller;
 use crate::reply::{NoReply, Promise, Reply, reply};
+use crate::ring::SlabRange;
 use crate::stats::ReactorStats;
 use crate::{memory, sys};
 
@@ -92,6 +94,7 @@ struct Parts<M: Send + 'static> {
     core: usize,
     config: Arc<RuntimeConfig>,
     buffers: BufPool,
+    ring_plan: RingPlan,
     ends: Ends<M>,
     inbox: Arc<Inbox<M>>,
     doorbell: Arc<Doorbell>,
@@ -118,15 +121,17 @@ impl<M: Send + 'static> Runtime<M> {
             .map(|at| Doorbell::new().map(Arc::new).map_err(kernel(at)))
             .collect::<Result<Vec<_>, _>>()?;
         let config = Arc::new(config);
+        let (pools, slabs) = buffers(&config)?;
         let (started, starting) = mpsc::channel();
         let mut runtime = Self { handles: Vec::with_capacity(count), threads: Vec::with_capacity(count) };
         let ends = mesh::links(bells.clone(), config.link_capacity);
-        for (at, (doorbell, ends)) in bells.into_iter().zip(ends).enumerate() {
+        for (at, ((doorbell, ends), buffers)) in bells.into_iter().zip(ends).zip(pools).enumerate() {
             let parts = Parts {
                 id: ReactorId(at as u16),
                 core: config.cores[at],
                 config: Arc::clone(&config),
-                buffers: buffers(&config, at)?,
+                buffers,
+                ring_plan: RingPlan { depth: config.ring_depth, slabs: Arc::clone(&slabs) },
                 ends,
                 inbox: Arc::new(Inbox::new(config.inbox_capacity, Arc::clone(&doorbell))),
                 doorbell,
@@ -238,12 +243,21 @@ async fn answering<T>(promise: Promise<T>, task: impl Future<Output = T>) {
     promise.settle(result);
 }
 
-/// The pool of reactor `at`.
-fn buffers(config: &RuntimeConfig, at: usize) -> Result<BufPool, StartError> {
+/// The pools of all reactors, and what of their memory is to be registered.
+fn buffers(config: &RuntimeConfig) -> Result<(Vec<BufPool>, Arc<[SlabRange]>), StartError> {
     let plan = PoolPlan::for_bytes(config.buffer_bytes);
     let bytes = plan.total_bytes();
-    let slab = memory::map(bytes).map_err(|source| StartError::Memory { bytes, source })?;
-    Ok(BufPool::on_slab(plan, slab.pages, at as u16))
+    let slabs = (0..config.cores.len())
+        .map(|_| memory::map(bytes).map_err(|source| StartError::Memory { bytes, source }))
+        .collect::<Result<Vec<_>, _>>()?;
+    let registers = match config.register {
+        Register::Hugepages => slabs.iter().all(|slab| slab.huge),
+        Register::Always => true,
+        Register::Never => false,
+    };
+    let ranges = slabs.iter().filter(|_| registers).map(Slab::range).collect();
+    let pools = slabs.into_iter().enumerate().map(|(at, slab)| BufPool::on_slab(plan, slab.pages, at as u16));
+    Ok((pools.collect(), ranges))
 }
 
 /// Ends the process if `body` panics: the panic hook has told why.
@@ -275,7 +289,8 @@ fn run_reactor<M: Send + 'static>(parts: Parts<M>, started: &mpsc::Sender<Result
     };
     let inbox = Arc::clone(&parts.inbox);
     executor.run(async move {
-        let engine = match Engine::new(Arc::clone(&parts.doorbell), Arc::clone(&parts.stats)) {
+        let engine = match Engine::new(Arc::clone(&parts.doorbell), Arc::clone(&parts.stats), parts.ring_plan)
+        {
             Ok(engine) => Rc::new(engine),
             Err(source) => {
                 let _ = started.send(Err(StartError::Kernel { reactor, source }));

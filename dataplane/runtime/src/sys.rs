@@ -61,6 +61,20 @@ pub(crate) fn pin_thread(core: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) }).map(drop)
 }
 
+/// Lets the calling thread run on every core again: a new thread is pinned like the one that made it.
+pub(crate) fn unpin_thread() {
+    // SAFETY: an all-zero `cpu_set_t` is the empty set, and every index is below its size.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for core in 0..libc::CPU_SETSIZE as usize {
+            libc::CPU_SET(core, &mut set);
+        }
+        set
+    };
+    // SAFETY: `set` is valid for reads of the size given. The kernel leaves out cores that may not be used.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
 /// The cores the calling thread may run on, ascending.
 pub(crate) fn allowed_cores() -> Vec<usize> {
     // SAFETY: an all-zero `cpu_set_t` is the empty set.

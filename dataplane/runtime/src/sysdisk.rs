@@ -1,0 +1,90 @@
+//! System calls on files and block devices, as thin safe functions.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use crate::sys::check;
+
+/// Switches direct I/O on.
+pub(crate) fn set_direct(file: &File) -> io::Result<()> {
+    // SAFETY: no pointers are passed.
+    let flags = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT) }).map(drop)
+}
+
+/// What direct I/O demands in memory and in the file, in bytes, 0 where there is no direct I/O; `None` where
+/// the kernel does not tell.
+pub(crate) fn direct_alignment(file: &File) -> io::Result<Option<(u32, u32)>> {
+    // SAFETY: all zeros is a valid `statx`.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is an empty C string, which names the descriptor itself; `stat` is valid for the write.
+    check(unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN,
+            &raw mut stat,
+        )
+    })?;
+    if stat.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return Ok(None);
+    }
+    Ok(Some((stat.stx_dio_mem_align, stat.stx_dio_offset_align)))
+}
+
+/// Frees a range of a file; the file keeps its size.
+pub(crate) fn punch_hole(file: &File, start: u64, len: u64) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let (Ok(start), Ok(len)) = (libc::off_t::try_from(start), libc::off_t::try_from(len)) else {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    };
+    // SAFETY: no pointers are passed.
+    check(unsafe { libc::fallocate(file.as_raw_fd(), mode, start, len) }).map(drop)
+}
+
+/// The geometry of a block device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) logical_bytes: u32,
+    pub(crate) physical_bytes: u32,
+    pub(crate) read_only: bool,
+}
+
+/// `BLKGETSIZE64`, `BLKPBSZGET`, `BLKDISCARD`: not in the `libc` crate.
+const BLKGETSIZE64: libc::Ioctl = 0x8008_1272_u32 as libc::Ioctl;
+const BLKPBSZGET: libc::Ioctl = 0x127b;
+const BLKDISCARD: libc::Ioctl = 0x1277;
+const BLKROGET: libc::Ioctl = 0x125e;
+
+/// Asks a block device for its geometry.
+pub(crate) fn block_geometry(file: &File) -> io::Result<Geometry> {
+    let mut logical: libc::c_int = 0;
+    let mut physical: libc::c_uint = 0;
+    let mut read_only: libc::c_int = 0;
+    let fd = file.as_raw_fd();
+    // SAFETY: the request writes an `int`.
+    check(unsafe { libc::ioctl(fd, libc::BLKSSZGET, &raw mut logical) })?;
+    // SAFETY: the request writes an `unsigned int`.
+    check(unsafe { libc::ioctl(fd, BLKPBSZGET, &raw mut physical) })?;
+    // SAFETY: the request writes an `int`.
+    check(unsafe { libc::ioctl(fd, BLKROGET, &raw mut read_only) })?;
+    Ok(Geometry { logical_bytes: logical as u32, physical_bytes: physical, read_only: read_only != 0 })
+}
+
+/// The size of a block device, in bytes.
+pub(crate) fn block_size_bytes(file: &File) -> io::Result<u64> {
+    let mut bytes = 0_u64;
+    // SAFETY: the request writes 64 bits.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
+/// Tells a block device that a range is not needed. Blocks.
+pub(crate) fn block_discard(file: &File, start: u64, len: u64) -> io::Result<()> {
+    let range = [start, len];
+    // SAFETY: the request reads two numbers of 64 bits.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), BLKDISCARD, range.as_ptr()) }).map(drop)
+}
