@@ -7,34 +7,12 @@ use ashlar_env::disk::{DiskError, DiskInfo, Durability};
 use ashlar_env::reservation::ReservationAction;
 use ashlar_env::units::{BlockSize, Lba};
 use ashlar_env::volume::{Operation, Outcome};
-use ashlar_env::{Env, Volume, VolumeError};
-use ashlar_volume::{NoStore, OpenError, PassThrough, Reservations, ResizeError, Settings, scratch_pool};
-use common::{MemoryDisk, TestEnv, disk_info, issuer, range, volume_id};
+use ashlar_env::{Volume, VolumeError};
+use ashlar_volume::{NoStore, OpenError, PassThrough, Reservations, ResizeError};
+use common::{MemoryDisk, TestEnv, disk_info, filled, issuer, range, serve, settings};
 use proptest::prelude::*;
 
 type Served = PassThrough<TestEnv, MemoryDisk, NoStore>;
-
-fn settings(block_size: BlockSize) -> Settings {
-    Settings {
-        id: volume_id(1),
-        block_size,
-        read_only: false,
-        reservations: Reservations::default(),
-        scratch: scratch_pool(),
-    }
-}
-
-fn serve(env: &TestEnv, info: DiskInfo, block_size: BlockSize) -> (Served, MemoryDisk) {
-    let disk = env.disk(info);
-    let volume = PassThrough::new(env.clone(), disk.clone(), settings(block_size), NoStore).unwrap();
-    (volume, disk)
-}
-
-fn filled(env: &TestEnv, bytes: &[u8]) -> Buf {
-    let mut buf = env.buffers().try_alloc(bytes.len()).unwrap();
-    buf.copy_from_slice(bytes);
-    buf.freeze()
-}
 
 fn execute(env: &TestEnv, volume: &Served, operation: Operation) -> Result<Outcome, VolumeError> {
     env.run(volume.execute(issuer(1), operation))
@@ -248,7 +226,10 @@ fn ranges_beyond_the_end_and_read_only_disks_are_refused() {
 fn a_disk_that_cannot_hold_one_block_is_refused() {
     let env = TestEnv::new(6);
     let disk = env.disk(disk_info(3584, 512));
-    let error = PassThrough::new(env.clone(), disk, settings(BlockSize::B4096), NoStore).err().unwrap();
+    let error =
+        PassThrough::new(env.clone(), disk, settings(BlockSize::B4096, Reservations::default()), NoStore)
+            .err()
+            .unwrap();
     assert_eq!(error, OpenError::TooSmall { size_bytes: 3584, block_bytes: 4096 });
 }
 

@@ -16,12 +16,47 @@ use ashlar_env::buf::{Buf, BufMut, BufPool, PoolPlan};
 use ashlar_env::disk::{Disk, DiskError, DiskInfo, Durability};
 use ashlar_env::net::NetError;
 use ashlar_env::reservation::HostId;
-use ashlar_env::units::{BlockRange, ByteRange, Lba, VolumeId};
+use ashlar_env::units::{BlockRange, BlockSize, ByteRange, Lba, VolumeId};
 use ashlar_env::volume::Issuer;
 use ashlar_env::{Clock, Env, Instant, Net, Rng, Spawn};
+use ashlar_volume::{NoStore, PassThrough, ReservationStore, Reservations, Settings, scratch_pool};
 
+pub mod mesh;
 pub mod no_net;
 use no_net::{NoListener, NoStream};
+
+/// A pass-through volume over a fresh disk.
+pub fn serve(
+    env: &TestEnv,
+    info: DiskInfo,
+    block_size: BlockSize,
+) -> (PassThrough<TestEnv, MemoryDisk>, MemoryDisk) {
+    serve_with(env, info, block_size, Reservations::default(), NoStore)
+}
+
+/// The same, with reservations.
+pub fn serve_with<S: ReservationStore>(
+    env: &TestEnv,
+    info: DiskInfo,
+    block_size: BlockSize,
+    reservations: Reservations,
+    store: S,
+) -> (PassThrough<TestEnv, MemoryDisk, S>, MemoryDisk) {
+    let disk = env.disk(info);
+    let volume = PassThrough::new(env.clone(), disk.clone(), settings(block_size, reservations), store);
+    (volume.unwrap(), disk)
+}
+
+pub fn settings(block_size: BlockSize, reservations: Reservations) -> Settings {
+    Settings { id: volume_id(1), block_size, read_only: false, reservations, scratch: scratch_pool() }
+}
+
+/// A buffer of the reactor with these bytes.
+pub fn filled(env: &TestEnv, bytes: &[u8]) -> Buf {
+    let mut buf = env.buffers().try_alloc(bytes.len()).unwrap();
+    buf.copy_from_slice(bytes);
+    buf.freeze()
+}
 
 pub fn range(first: u64, blocks: u64) -> BlockRange {
     BlockRange::new(Lba(first), blocks).unwrap()
@@ -122,6 +157,7 @@ impl TestEnv {
                     progress = true;
                     let waker = Waker::from(Arc::clone(&main_woken));
                     if let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+                        self.0.spawned.borrow_mut().append(&mut tasks);
                         return output;
                     }
                 }
