@@ -98,7 +98,7 @@ fn check_copy(model: &mut Model, total: u64, operation: Operation, outcome: Resu
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn operations_do_to_the_disk_what_they_do_to_an_array(
