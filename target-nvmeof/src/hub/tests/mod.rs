@@ -1,6 +1,16 @@
 //! Tests of the hub: a bench with one subsystem and a few hosts, driven by commands as they lie in capsules.
 
 mod connect;
+mod discovery;
+mod events;
+mod features;
+mod identify;
+mod keep_alive;
+mod log_pages;
+mod plan;
+mod property;
+mod random;
+mod reservation;
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
