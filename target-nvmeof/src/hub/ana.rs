@@ -10,11 +10,15 @@ use crate::wire::log::{AnaGroup, AnaHeader};
 use super::config::SubsystemState;
 use super::{ANA_GROUPS_MAX, NAMESPACES_MAX};
 
-/// The namespaces within what Identify Controller promises, ascending.
+/// Whether a namespace lies within what Identify Controller promises.
+pub(super) fn is_shown(nsid: u32, namespace: &Namespace) -> bool {
+    (1..=NAMESPACES_MAX).contains(&nsid) && (1..=ANA_GROUPS_MAX).contains(&namespace.ana_group)
+}
+
+/// The namespaces hosts see, ascending.
 pub(super) fn shown(subsystem: &Subsystem) -> impl Iterator<Item = (u32, &Namespace)> {
-    (subsystem.namespaces.range(1..=NAMESPACES_MAX))
-        .filter(|(_, namespace)| (1..=ANA_GROUPS_MAX).contains(&namespace.ana_group))
-        .map(|(&nsid, namespace)| (nsid, namespace))
+    (subsystem.namespaces.iter().map(|(&nsid, namespace)| (nsid, namespace)))
+        .filter(|(nsid, namespace)| is_shown(*nsid, namespace))
 }
 
 /// A group that has namespaces.

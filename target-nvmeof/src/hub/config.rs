@@ -20,6 +20,8 @@ pub(super) struct SubsystemState {
     pub group_changes: BTreeMap<u32, u64>,
     /// What controllers that have ended moved.
     pub retired: Traffic,
+    /// Errors of the medium that controllers that have ended met.
+    pub retired_media_errors: u64,
 }
 
 /// What a new configuration changed in one subsystem.

@@ -182,12 +182,16 @@ impl Hub {
         let of_host = |controller: &&Controller| {
             controller.host_nqn == request.host_nqn && controller.subsystem == request.subsystem
         };
-        if self.controllers.len() >= usize::from(self.config.limits.controllers_max)
+        let (min, max) = (self.config.cntlid_min, self.config.cntlid_max);
+        let room = usize::from(self.config.limits.controllers_max.min(max - min + 1));
+        let discovery = self.controllers.values().filter(|controller| controller.discovery).count();
+        if self.controllers.len() >= room
             || self.controllers.values().filter(of_host).count() >= CONTROLLERS_PER_HOST_AND_SUBSYSTEM_MAX
+            // Anybody may discover, under any name: that must not keep hosts from their volumes.
+            || request.subsystem == DISCOVERY_NQN && discovery >= room.div_ceil(2)
         {
             return None;
         }
-        let (min, max) = (self.config.cntlid_min, self.config.cntlid_max);
         let next = self.cntlid_next;
         let cntlid = (next..=max).chain(min..next).find(|id| !self.controllers.contains_key(id))?;
         self.cntlid_next = if cntlid == max { min } else { cntlid + 1 };

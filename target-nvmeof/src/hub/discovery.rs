@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::limits::ADMIN_QUEUE_ENTRIES_MAX;
-use crate::view::{DISCOVERY_NQN, Port, Targets};
+use crate::view::{Access, DISCOVERY_NQN, Port, Targets};
 use crate::wire::fabrics::CONTROLLER_ANY;
 use crate::wire::log::{DiscoveryHeader, DiscoveryRecord};
 
@@ -43,10 +43,10 @@ pub(super) struct Record<'a> {
 
 /// Whether any host's records may differ between the two.
 pub(super) fn differs(before: &Targets, after: &Targets) -> bool {
-    let access = |targets: &Targets| -> Vec<_> {
-        targets.subsystems.iter().map(|(nqn, subsystem)| (nqn.clone(), subsystem.access.clone())).collect()
-    };
-    before.ports != after.ports || before.referrals != after.referrals || access(before) != access(after)
+    fn access(targets: &Targets) -> impl Iterator<Item = (&str, &Access)> {
+        targets.subsystems.iter().map(|(nqn, subsystem)| (nqn.as_str(), &subsystem.access))
+    }
+    before.ports != after.ports || before.referrals != after.referrals || !access(before).eq(access(after))
 }
 
 /// The records for a host that connected to `local`.

@@ -74,7 +74,6 @@ impl Hub {
                 self.note_life(cntlid, now);
                 self.controller_mut(cntlid).keep_alive.spared = true;
             } else {
-                controller.properties.fail();
                 self.end_controller(cntlid);
             }
         }

@@ -141,9 +141,12 @@ impl Hub {
     fn smart(&self, controller: &Controller, now: Instant) -> Vec<u8> {
         const UNIT_BYTES: u64 = 512 * 1000;
         let hours = now.since(self.started).as_secs() / Duration::from_secs(3600).as_secs();
-        let mut traffic = self.subsystems.get(&controller.subsystem).map(|s| s.retired).unwrap_or_default();
+        let state = self.subsystems.get(&controller.subsystem);
+        let mut traffic = state.map(|state| state.retired).unwrap_or_default();
+        let mut media_errors = state.map_or(0, |state| state.retired_media_errors);
         for other in self.controllers.values().filter(|other| other.subsystem == controller.subsystem) {
             traffic.add(&other.shared);
+            media_errors += other.errors.media;
         }
         let log = SmartLog {
             available_spare: 100,
@@ -152,7 +155,7 @@ impl Hub {
             host_reads: u128::from(traffic.read_commands).into(),
             host_writes: u128::from(traffic.write_commands).into(),
             power_on_hours: u128::from(hours).into(),
-            media_errors: u128::from(controller.errors.media).into(),
+            media_errors: u128::from(media_errors).into(),
             error_entries: u128::from(controller.errors.count).into(),
             ..SmartLog::new_zeroed()
         };

@@ -265,6 +265,7 @@ impl Hub {
         }
         if let Some(state) = self.subsystems.get_mut(&controller.subsystem) {
             state.retired.add(&controller.shared);
+            state.retired_media_errors += controller.errors.media;
         }
     }
 

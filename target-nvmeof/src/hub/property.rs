@@ -81,11 +81,6 @@ impl Properties {
         }
     }
 
-    /// The controller failed (CSTS.CFS).
-    pub fn fail(&mut self) {
-        self.state = State::Failed;
-    }
-
     /// Writes CC.
     pub fn configure(&mut self, value: u32) -> Change {
         self.configuration = value;
@@ -100,7 +95,7 @@ impl Properties {
                 self.state = State::Ready;
                 Change::Enabled
             }
-            (State::Ready, true) if shutdown => {
+            (State::Ready | State::Failed, true) if shutdown => {
                 self.state = State::ShutDown;
                 Change::ShutDown
             }

@@ -82,7 +82,7 @@ fn find(subsystem: &Subsystem, nsid: u32) -> Result<Option<&Namespace>, Status> 
     if nsid == 0 || nsid > NAMESPACES_MAX {
         return Err(Status::INVALID_NAMESPACE);
     }
-    Ok(ana::shown(subsystem).find(|&(id, _)| id == nsid).map(|(_, namespace)| namespace))
+    Ok(subsystem.namespaces.get(&nsid).filter(|namespace| ana::is_shown(nsid, namespace)))
 }
 
 /// The active NSIDs above `nsid`, ascending.

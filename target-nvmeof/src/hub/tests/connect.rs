@@ -83,6 +83,29 @@ fn controllers_are_bounded() {
 }
 
 #[test]
+fn discovery_cannot_take_all_controllers() {
+    let mut bench = Bench::with(Limits { controllers_max: 100, ..Limits::default() }, targets());
+    let anybody = |number: u32| Wish { host: format!("nqn.{number}").into(), ..Wish::discovery() };
+    for number in 0..50 {
+        bench.connect(&anybody(number)).unwrap();
+    }
+    assert_eq!(bench.connect(&anybody(50)).unwrap_err().status, Status::CONNECT_BUSY);
+    bench.connect(&Wish::admin()).expect("room for those who have something to do");
+}
+
+#[test]
+fn event_requests_and_disconnects_leave_nothing_behind() {
+    let mut bench = Bench::new();
+    for _ in 0..1000 {
+        let (connection, _) = bench.enabled(&Wish { keep_alive_ms: 5000, ..Wish::admin() });
+        bench.hub.command(connection, &event_request(31), &[], bench.now);
+        bench.disconnect(connection, Disconnect::Closed);
+        assert_eq!(bench.closed(), []);
+    }
+    assert!(bench.hub.controllers.is_empty() && bench.hub.queues.is_empty() && bench.hub.timers.is_empty());
+}
+
+#[test]
 fn an_io_queue_needs_its_controller() {
     type Edit = fn(&mut Wish);
     let parameter = Status::CONNECT_PARAMETER;

@@ -50,6 +50,8 @@ fn an_unsound_configuration_fails_the_controller() {
         assert_eq!(status(&mut bench, connection), 2, "CFS, not RDY, for {cc:X}");
         assert!(!granted.shared.is_ready());
         assert_eq!(bench.run(connection, &identify(1, 0)).status, Status::COMMAND_SEQUENCE_ERROR);
+        bench.run(connection, &property_set(CC, 0, cc | 1 << 14));
+        assert_eq!(status(&mut bench, connection) >> 2 & 3, 2, "it shuts down all the same");
         bench.run(connection, &property_set(CC, 0, 0));
         assert_eq!(status(&mut bench, connection), 0);
         bench.run(connection, &property_set(CC, 0, u64::from(CC_ENABLE)));
