@@ -14,7 +14,7 @@ use crate::state::{Refusal, RefusalKind};
 /// Largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for a body to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A body in JSON.
 #[derive(Debug)]
@@ -33,6 +33,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
         if !is_json(request.headers()) {
             let why = "the body must be sent with the header `content-type: application/json`";
             return bad(StatusCode::UNSUPPORTED_MEDIA_TYPE, why.into());
+        }
+        let too_large = || format!("the body is larger than {BODY_BYTES_MAX} bytes");
+        if announced_bytes(request.headers()).is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
+            return bad(StatusCode::PAYLOAD_TOO_LARGE, too_large());
         }
         let read = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
         let bytes = match read {
@@ -67,6 +71,11 @@ fn cause(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// The length of the body, if the client says it beforehand.
+fn announced_bytes(headers: &axum::http::HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &axum::http::HeaderMap) -> bool {

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | connections | [`CONNECTIONS_MAX`]; more wait in the kernel's backlog |
 //! | a request's head | 16 KiB, 64 headers, 5 s |
-//! | a request's body | [`BODY_BYTES_MAX`], 10 s |
+//! | a request's body | [`BODY_BYTES_MAX`], 5 s |
 //! | answering a request | 30 s |
 //! | a client that does not read its reply | 15 s without progress |
 //! | a connection | 10 min |

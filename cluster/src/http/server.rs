@@ -170,14 +170,14 @@ async fn connection(stream: TcpStream, router: Router, shutdown: Shutdown, slot:
 }
 
 /// A stream that fails when a write makes no progress for [`WRITE_TIMEOUT`].
-struct Impatient {
-    stream: TcpStream,
+struct Impatient<S> {
+    stream: S,
     /// Armed while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
-    fn new(stream: TcpStream) -> Self {
+impl<S> Impatient<S> {
+    fn new(stream: S) -> Self {
         Impatient { stream, deadline: None }
     }
 
@@ -197,7 +197,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -207,7 +207,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, outcome)
@@ -233,5 +233,45 @@ impl AsyncWrite for Impatient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_nothing_is_given_up() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut near = Impatient::new(near);
+        near.write_all(&[1; 64]).await.unwrap();
+        let start = Instant::now();
+        let error = near.write_all(&[2; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+        // What was written before the peer stopped is its to read.
+        let mut received = [0; 64];
+        far.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, [1; 64]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_slowly_is_served() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut near = Impatient::new(near);
+        let reader = tokio::spawn(async move {
+            let mut received = Vec::new();
+            let mut part = [0; 64];
+            while received.len() < 640 {
+                tokio::time::sleep(WRITE_TIMEOUT - Duration::from_secs(1)).await;
+                let count = far.read(&mut part).await.unwrap();
+                received.extend_from_slice(&part[..count]);
+            }
+            received
+        });
+        let sent: Vec<u8> = (0..=127).cycle().take(640).collect();
+        near.write_all(&sent).await.unwrap();
+        assert_eq!(reader.await.unwrap(), sent);
     }
 }

@@ -188,10 +188,15 @@ impl ControlPlane {
         self.check_phase(&action)?;
         let before = self.handle.state();
         // What the state machine refuses anyway must not make the node open or grow a file first.
-        apply_to_copy(&before, &Command { time_ms: 0, action: provisional(&action) })?;
-
+        // A reservation has nothing to prepare, and a host waits for it.
         let node = self.handle.node.clone();
-        node.prepare(&before, &mut action).await?;
+        if !matches!(action, Action::SetReservation { .. }) {
+            let (_, events) = apply_to_copy(&before, &Command { time_ms: 0, action: provisional(&action) })?;
+            if events.is_empty() {
+                return Ok(Done { state: before, events: events.into() });
+            }
+            node.prepare(&before, &mut action).await?;
+        }
         let command = Command { time_ms: now_ms(), action };
         match self.keep(&before, &command).await {
             Ok(done) => {
@@ -202,7 +207,9 @@ impl ControlPlane {
                 Ok(done)
             }
             Err(refusal) => {
-                node.abandoned(&command.action).await;
+                if !matches!(command.action, Action::SetReservation { .. }) {
+                    node.abandoned(&command.action).await;
+                }
                 Err(refusal)
             }
         }
@@ -263,3 +270,6 @@ fn provisional(action: &Action) -> Action {
     }
     action
 }
+
+#[cfg(test)]
+mod tests;

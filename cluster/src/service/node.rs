@@ -71,7 +71,8 @@ pub trait Node: Send + Sync + 'static {
     /// asked for if they fit and to the image's own if none were, and `read_only` if it cannot be
     /// written. For a resize: makes a growing image grow; a shrinking one must keep its data until
     /// `changed`. `state` is the state before the action, which may still be refused by the state
-    /// machine or fail to be stored; then `abandoned` follows, else `changed`.
+    /// machine or fail to be stored; then `abandoned` follows, else `changed`. Not called for
+    /// [`Action::SetReservation`].
     fn prepare<'a>(
         &'a self,
         state: &'a Arc<State>,

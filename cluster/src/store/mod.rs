@@ -269,3 +269,5 @@ fn seal(database: &Database, index: u64, chain: Chain, snapshot: Option<&State>)
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::{Faults, store_with_faults};

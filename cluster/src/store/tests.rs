@@ -23,12 +23,12 @@ pub struct Faults {
 }
 
 impl Faults {
-    fn fill_after(&self, writes: i64) {
+    pub fn fill_after(&self, writes: i64) {
         self.grace.store(writes, SeqCst);
         self.full.store(true, SeqCst);
     }
 
-    fn clear(&self) {
+    pub fn clear(&self) {
         self.full.store(false, SeqCst);
     }
 
@@ -38,6 +38,11 @@ impl Faults {
         }
         Ok(())
     }
+}
+
+/// A new store in `directory` on a disk with `faults`.
+pub fn store_with_faults(directory: &Path, faults: &Faults) -> (Store, State) {
+    Store::open_on(&directory.join(FILE_NAME), Medium { faults: faults.clone() }).unwrap()
 }
 
 #[derive(Debug)]

@@ -1,0 +1,169 @@
+//! Random sequences of commands over a few names, so that they meet each other often.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use crate::state::testing::*;
+use crate::state::*;
+
+fn volume_names() -> impl Strategy<Value = VolumeName> {
+    prop::sample::select(vec!["a", "b", "a/x", "a/y", "b/x", "c-1"]).prop_map(volume_name)
+}
+
+fn target_names() -> impl Strategy<Value = Name> {
+    prop::sample::select(vec!["t", "T", "u"]).prop_map(name)
+}
+
+fn host_names() -> impl Strategy<Value = Name> {
+    prop::sample::select(vec!["h", "i", "j"]).prop_map(name)
+}
+
+fn groups() -> impl Strategy<Value = Name> {
+    prop::sample::select(vec!["a", "b", "c-1", "none"]).prop_map(name)
+}
+
+/// Identities come from a small set as well; a clash must be refused.
+fn ids() -> impl Strategy<Value = Uuid> {
+    (1u128..12).prop_map(|n| Uuid::from_u128(n << 100))
+}
+
+fn new_volumes() -> impl Strategy<Value = Action> {
+    let backings = prop_oneof![
+        Just(Backing::Memory),
+        Just(Backing::Null),
+        (0..3).prop_map(|i| Backing::Image { path: format!("/img{i}") }),
+    ];
+    let sizes = prop::option::of(prop::sample::select(vec![0u64, 512, 4096, 1 << 30, 1 << 61, 1000]));
+    let blocks = prop::option::of(prop::sample::select(vec![512u32, 4096, 520]));
+    (ids(), volume_names(), backings, sizes, blocks, any::<bool>()).prop_map(
+        |(id, name, backing, size_bytes, block_size_bytes, read_only)| {
+            Action::CreateVolume(NewVolume {
+                id: VolumeId(id),
+                name,
+                backing,
+                size_bytes,
+                block_size_bytes,
+                read_only,
+            })
+        },
+    )
+}
+
+fn new_hosts() -> impl Strategy<Value = Action> {
+    let number = || prop::option::of(0..3);
+    (ids(), host_names(), number(), number()).prop_map(|(id, name, nqn, iqn)| {
+        let nqn = nqn.map(|i| Nqn::parse(&format!("nqn.2014-08.org.example:{i}")).unwrap());
+        let iqn = iqn.map(|i| Iqn::parse(&format!("iqn.2014-08.org.example:{i}")).unwrap());
+        Action::CreateHost(NewHost { id, name, nqn, iqn })
+    })
+}
+
+fn new_targets() -> impl Strategy<Value = Action> {
+    (ids(), target_names(), prop::option::of(0..3), any::<bool>()).prop_map(|(id, name, nqn, any_host)| {
+        let nqn = nqn.map(|i| Nqn::parse(&format!("nqn.2014-08.org.example:{i}")).unwrap());
+        Action::CreateTarget(NewTarget { id, name, nqn, iqn: None, listen: BTreeSet::new(), any_host })
+    })
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        3 => new_volumes(),
+        2 => new_hosts(),
+        2 => new_targets(),
+        1 => volume_names().prop_map(|volume| Action::DeleteVolume { volume }),
+        1 => (target_names(), any::<bool>()).prop_map(|(target, force)| Action::DeleteTarget { target, force }),
+        1 => host_names().prop_map(|host| Action::DeleteHost { host }),
+        4 => (target_names(), volume_names(), prop::option::of(0u32..4))
+            .prop_map(|(target, volume, nsid)| Action::AttachVolume { target, volume, nsid }),
+        1 => (target_names(), volume_names())
+            .prop_map(|(target, volume)| Action::DetachVolume { target, volume }),
+        2 => (target_names(), host_names()).prop_map(|(target, host)| Action::AllowHost { target, host }),
+        1 => (target_names(), host_names()).prop_map(|(target, host)| Action::DenyHost { target, host }),
+        1 => (target_names(), any::<bool>())
+            .prop_map(|(target, any_host)| Action::SetAnyHost { target, any_host }),
+        2 => (target_names(), groups(), prop::sample::select(AnaState::ALL.to_vec()))
+            .prop_map(|(target, group, state)| Action::SetAnaState { target, group, state }),
+        1 => (volume_names(), volume_names()).prop_map(|(volume, to)| Action::RenameVolume { volume, to }),
+        1 => (volume_names(), prop::sample::select(vec![0u64, 512, 4096, 8192, 1000]), any::<bool>()).prop_map(
+            |(volume, size_bytes, allow_shrink)| Action::ResizeVolume { volume, size_bytes, allow_shrink }
+        ),
+        1 => (ids(), 0u64..4, prop::collection::vec(any::<u8>(), 0..4)).prop_map(|(id, generation, blob)| {
+            Action::SetReservation { volume: VolumeId(id), generation, blob }
+        }),
+        1 => (target_names(), 0u16..3).prop_map(|(target, port)| {
+            let listen = [core::net::SocketAddr::from(([10, 0, 0, 1], port))].into();
+            Action::SetListen { target, listen }
+        }),
+    ]
+}
+
+/// Whether `event` speaks of objects that exist in `state`, or of one that no longer does.
+fn event_fits(state: &State, event: &Event) -> bool {
+    let target = |name: &Name| state.targets().get(name);
+    match event {
+        Event::AccessChanged { target: name }
+        | Event::TargetCreated { target: name }
+        | Event::TargetMoved { target: name } => target(name).is_some(),
+        Event::AnaStateChanged { target: name, group, ana_group_id, state: ana } => {
+            target(name).unwrap().ana_state(group) == *ana
+                && state.groups()[group].ana_group_id == *ana_group_id
+        }
+        Event::DiscoveryChanged { generation } => state.discovery_generation() == *generation,
+        Event::HostCreated { host } => state.hosts().contains_key(host),
+        Event::HostDeleted { host } => !state.hosts().contains_key(host),
+        Event::NamespaceAttached { target: name, nsid, volume } => {
+            target(name).unwrap().namespaces.get(nsid) == Some(volume)
+        }
+        Event::NamespaceDetached { target: name, nsid, .. } => {
+            target(name).is_none_or(|target| !target.namespaces.contains_key(nsid))
+        }
+        Event::NodeNamed { name } => state.node().unwrap().name == *name,
+        Event::ReservationSaved { volume, generation } => {
+            state.volumes()[volume].reservation.as_ref().unwrap().generation == *generation
+        }
+        Event::TargetDeleted { target: name, .. } => target(name).is_none(),
+        Event::VolumeCreated { volume } => state.volumes().contains_key(volume),
+        Event::VolumeDeleted { volume } => !state.volumes().contains_key(&volume.id),
+        Event::VolumeRenamed { volume, from } => state.volumes()[volume].name != *from,
+        Event::VolumeResized { volume, size_bytes, size_bytes_before, .. } => {
+            state.volumes()[volume].size_bytes == *size_bytes && size_bytes != size_bytes_before
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_after_every_command(actions in prop::collection::vec(actions(), 1..60)) {
+        let mut state = State::default();
+        let mut twin = State::default();
+        for (time_ms, action) in actions.into_iter().enumerate() {
+            let command = Command { time_ms: time_ms as u64, action };
+            let before = state.clone();
+            let outcome = state.apply(&command);
+            prop_assert_eq!(state.check(), Ok(()), "after {:?}", command);
+            match &outcome {
+                Ok(events) => {
+                    prop_assert_eq!(state.applied(), before.applied() + 1);
+                    for event in events {
+                        prop_assert!(event_fits(&state, event), "{:?} of {:?}", event, command);
+                    }
+                    if events.is_empty() {
+                        // Nothing changed but the count, so the service need not keep it.
+                        let mut counted = before.clone();
+                        counted.applied += 1;
+                        prop_assert_eq!(&state, &counted);
+                    }
+                }
+                Err(_) => prop_assert_eq!(&state, &before),
+            }
+            // A machine that restarts from the serialized form in between goes the same way.
+            let twin_outcome = twin.apply(&command);
+            prop_assert_eq!(twin_outcome, outcome);
+            twin = State::decode(&twin.encode()).unwrap();
+            prop_assert_eq!(twin.hash(), state.hash());
+        }
+    }
+}
