@@ -1,4 +1,4 @@
-//! Connect (Base, section 6.3; the order of checks: table of section 5.1 in the target's checklist).
+//! Connect (Base, section 6.3).
 
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
@@ -138,6 +138,7 @@ impl Hub {
             notifications: Notifications::default(),
             keep_alive: KeepAlive::new(request.command.keep_alive_ms.get()),
             reserving: BTreeMap::new(),
+            identified: false,
         };
         let granted = grant(&controller, &request.command, 0, entries);
         self.controllers.insert(cntlid, controller);

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ashlar_env::clock::Instant;
 use ashlar_env::reservation::HostId;
@@ -40,6 +41,8 @@ pub(super) struct Controller {
     pub errors: ErrorLog,
     pub notifications: Notifications,
     pub keep_alive: KeepAlive,
+    /// Identify Controller was read since the controller was enabled.
+    pub identified: bool,
     /// Commands that a volume executes (see [`super::Effect::Reserve`]): by CID, whether it asks or sets.
     pub reserving: BTreeMap<u16, super::reservation::Persistence>,
 }
@@ -50,10 +53,22 @@ impl Controller {
         self.session = session;
         self.events.reset();
         self.features = Features::new(now);
+        self.identified = false;
+        self.shared.volatile_cache_announced.store(false, Ordering::Relaxed);
         self.set_ready(false);
     }
 
+    /// The host reads Identify Controller, which tells whether there is a volatile cache. Only the first time
+    /// counts: that is when the host's driver makes up its mind whether to flush, and what an administrator's
+    /// tool reads later does not reach it.
+    pub fn note_identified(&mut self, has_volatile_cache: bool) {
+        if !self.identified {
+            self.identified = true;
+            self.shared.volatile_cache_announced.store(has_volatile_cache, Ordering::Relaxed);
+        }
+    }
+
     pub fn set_ready(&self, ready: bool) {
-        self.shared.ready.store(ready, std::sync::atomic::Ordering::Relaxed);
+        self.shared.ready.store(ready, Ordering::Relaxed);
     }
 }

@@ -9,9 +9,9 @@
 //! Asynchronous Event Requests (completed by an event or never) and commands of closed connections. What a
 //! host can make the hub hold is bounded: controllers, queues, events, notifications and errors.
 //!
-//! **Why VS is 1.4.** What hosts of both kinds are tried with (ESXi 7.0U3 is older than 2.0). What is newer is
-//! announced by its own bits (Copy by ONCS, the independent namespace structure by CNS), which hosts look at
-//! first; nothing of 2.0 that is mandatory there is missing here.
+//! **Why VS is 1.4.** Linux needs no more of anything served here, and ESXi 7.0U3 was made when there was no
+//! 2.0. What is newer than 1.4 is announced by bits of its own (Copy, for one, in ONCS), which is what hosts
+//! look at; the structures and logs that 2.0 demands are answered as well, for hosts that ask all the same.
 
 mod ana;
 mod answer;

@@ -11,8 +11,8 @@ pub struct ControllerShared {
     pub dead: AtomicBool,
     /// Set by connections when commands arrive, taken by the keep-alive timer (CTRATT.TBKAS).
     pub traffic: AtomicBool,
-    /// The host has been told of a volatile write cache (VWC). Until then it sends no flushes, so writes to a
-    /// volume with such a cache must be made durable before they complete.
+    /// The host was told of a volatile write cache (VWC) when it first asked. Else it sends no flushes, so writes
+    /// to a volume with such a cache must be made durable before they complete.
     pub volatile_cache_announced: AtomicBool,
     /// Read commands (and Compare) completed.
     pub read_commands: AtomicU64,

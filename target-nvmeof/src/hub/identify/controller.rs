@@ -1,7 +1,5 @@
 //! Identify Controller.
 
-use std::sync::atomic::Ordering;
-
 use zerocopy::FromZeros;
 
 use crate::hub::controller::Controller;
@@ -42,7 +40,7 @@ const CNTRLTYPE_IO: u8 = 1;
 const CNTRLTYPE_DISCOVERY: u8 = 2;
 
 impl Hub {
-    /// Identify Controller, and note what the host now knows of volatile caches.
+    /// Identify Controller.
     pub(super) fn identify_controller(&self, controller: &Controller) -> IdentifyController {
         let config = &self.config;
         let mut identify = IdentifyController {
@@ -68,7 +66,7 @@ impl Hub {
         let name = controller.subsystem.as_bytes();
         identify.subnqn[..name.len()].copy_from_slice(name);
         match self.subsystem_of(controller.cntlid) {
-            Some(subsystem) => self.io(&mut identify, controller, subsystem),
+            Some(subsystem) => self.io(&mut identify, subsystem),
             None => {
                 identify.cntrltype = CNTRLTYPE_DISCOVERY;
                 identify.oaes = OAES_DISCOVERY.into();
@@ -82,7 +80,7 @@ impl Hub {
     ///
     /// AWUN, AWUPF and ACWU stay 0 (one block): hosts read them once and would believe them of namespaces that
     /// come later. Each namespace tells its own.
-    fn io(&self, identify: &mut IdentifyController, controller: &Controller, subsystem: &Subsystem) {
+    fn io(&self, identify: &mut IdentifyController, subsystem: &Subsystem) {
         identify.serial = padded(&subsystem.serial);
         identify.cmic = CMIC;
         identify.oaes = OAES_IO.into();
@@ -105,7 +103,6 @@ impl Hub {
         identify.vwc = VWC_NO_FLUSH_ALL;
         if has_volatile_cache(subsystem) {
             identify.vwc |= VWC_PRESENT;
-            controller.shared.volatile_cache_announced.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -17,14 +17,14 @@ use super::{Hub, NAMESPACES_MAX, ana};
 
 impl Hub {
     /// Identify.
-    pub(super) fn identify(&self, cntlid: u16, sqe: &Sqe) -> Outcome {
+    pub(super) fn identify(&mut self, cntlid: u16, sqe: &Sqe) -> Outcome {
         let which = sqe.cdw10.get() as u8;
         let csi = (sqe.cdw11.get() >> 24) as u8;
         let nsid = sqe.nsid.get();
         if which == cns::CONTROLLER {
-            let controller = self.controller(cntlid);
-            let identify = self.identify_controller(controller);
-            return answer(identify.as_bytes());
+            let has_cache = self.subsystem_of(cntlid).is_some_and(has_volatile_cache);
+            self.controller_mut(cntlid).note_identified(has_cache);
+            return answer(self.identify_controller(self.controller(cntlid)).as_bytes());
         }
         // A discovery controller has no namespaces to tell of.
         let subsystem = self.subsystem_of(cntlid).ok_or(Status::INVALID_FIELD)?;

@@ -103,19 +103,28 @@ fn a_discovery_controller_says_so() {
 }
 
 #[test]
-fn the_volatile_cache_is_told_and_noted() {
+fn what_the_host_first_read_of_the_volatile_cache_counts() {
     let mut bench = Bench::new();
-    let (connection, granted) = bench.enabled(&Wish::admin());
-    let announced = || granted.shared.volatile_cache_announced.load(std::sync::atomic::Ordering::Relaxed);
-    page(&mut bench, connection, 1, 0);
-    assert!(!announced());
+    let (early, early_granted) = bench.enabled(&Wish::admin());
+    let announced = |granted: &Granted| {
+        granted.shared.volatile_cache_announced.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    assert_eq!(page(&mut bench, early, 1, 0)[525], 4);
     bench.change(|targets| {
         let subsystem = targets.subsystems.get_mut(SUBSYSTEM).unwrap();
         subsystem.namespaces.get_mut(&2).unwrap().volume.volatile_cache = true;
     });
-    assert!(!announced(), "not before the host has read it");
-    assert_eq!(page(&mut bench, connection, 1, 0)[525], 5);
-    assert!(announced());
+    let (late, late_granted) = bench.enabled(&Wish::admin());
+    assert!(!announced(&late_granted), "not before the host has read it");
+    assert_eq!(page(&mut bench, late, 1, 0)[525], 5);
+    assert!(announced(&late_granted));
+
+    assert_eq!(page(&mut bench, early, 1, 0)[525], 5, "the truth, for tools");
+    assert!(!announced(&early_granted), "but its driver does not flush");
+    bench.run(early, &property_set(0x14, 0, 0));
+    bench.run(early, &property_set(0x14, 0, u64::from(CC_ENABLE)));
+    page(&mut bench, early, 1, 0);
+    assert!(announced(&early_granted), "a reset makes it read anew");
 }
 
 #[test]
