@@ -70,7 +70,8 @@ impl Span {
 }
 
 impl Table {
-    fn enter(&mut self, span: Span, hold: Hold, host: HostId) -> u32 {
+    /// Takes a place, and says how many stand in its way.
+    fn enter(&mut self, span: Span, hold: Hold, host: HostId) -> (u32, u32) {
         let mut blockers = 0;
         for (other, request) in self.spans.iter().zip(&self.requests) {
             if span.overlaps(*other) && (hold == Hold::Exclusive || request.hold == Hold::Exclusive) {
@@ -83,13 +84,13 @@ impl Table {
         if let Some(at) = self.vacant.pop() {
             self.spans[at as usize] = span;
             self.requests[at as usize] = request;
-            return at;
+            return (at, blockers);
         }
         let at = self.spans.len() as u32;
         self.spans.push(span);
         self.requests.push(request);
         self.vacant.reserve(self.spans.len());
-        at
+        (at, blockers)
     }
 
     /// The next request from `*from` on that need not wait for the one that left any more.
@@ -122,7 +123,8 @@ impl RangeLocks {
     #[must_use]
     pub fn request(&self, range: BlockRange, hold: Hold, host: HostId) -> Held<'_> {
         let span = Span { first: range.first().0, end: range.end().0 };
-        Held { locks: self, at: self.table.borrow_mut().enter(span, hold, host) }
+        let (at, blockers) = self.table.borrow_mut().enter(span, hold, host);
+        Held { locks: self, at, at_once: blockers == 0 }
     }
 
     /// Waits until every request of `hosts` (ascending) that is in the table now has left it.
@@ -161,6 +163,9 @@ impl RangeLocks {
             request.waker = None;
             let (hold, sequence, blocked) = (request.hold, request.sequence, request.blockers > 0);
             table.waiting -= usize::from(blocked);
+            if table.waiting == 0 && table.drains.is_empty() {
+                return;
+            }
             (span, hold, sequence, table.waiting > 0)
         };
         // No borrow is held while a waker runs: it may do as it likes.
@@ -183,13 +188,15 @@ impl RangeLocks {
 pub struct Held<'a> {
     locks: &'a RangeLocks,
     at: u32,
+    /// Nothing stood in the way.
+    at_once: bool,
 }
 
 impl Held<'_> {
     /// Whether the range is held already.
     #[must_use]
     pub fn is_granted(&self) -> bool {
-        self.locks.table.borrow().requests[self.at as usize].blockers == 0
+        self.at_once || self.locks.table.borrow().requests[self.at as usize].blockers == 0
     }
 
     /// Waits until the range is held.
