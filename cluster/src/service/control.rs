@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::metrics::ControlMetrics;
 use super::{Live, Node};
 use crate::api::Phase;
-use crate::state::{Action, Command, Event, Name, Refusal, RefusalKind, State};
+use crate::state::{Action, Command, Event, Name, Refusal, RefusalKind, State, VolumeId};
 use crate::store::{Store, StoreError};
 
 /// Actions that may wait for the control task; a submitter beyond waits for room.
@@ -26,6 +26,9 @@ pub struct Done {
     /// What it changed; empty if it asked for what was so already.
     pub events: Arc<[Event]>,
 }
+
+/// Stands for one more than the generation that is saved when the action's turn comes.
+const NEXT_GENERATION: u64 = 0;
 
 struct Job {
     action: Action,
@@ -88,6 +91,14 @@ impl ControlHandle {
             return Err(stopped(what));
         }
         answer.await.unwrap_or_else(|_| Err(stopped(what)))
+    }
+
+    /// Keeps the persistent reservation state of a volume through power loss; durable when it returns.
+    ///
+    /// Saves of one volume are kept in the order in which they were asked for, also when the future of
+    /// an earlier one was dropped. Works in any executor, in every phase of the node.
+    pub async fn save_reservation(&self, volume: VolumeId, blob: Vec<u8>) -> Result<(), Refusal> {
+        self.submit(Action::SetReservation { volume, generation: NEXT_GENERATION, blob }).await.map(drop)
     }
 
     /// The state that is in force.
@@ -188,9 +199,13 @@ impl ControlPlane {
         self.check_phase(&action)?;
         let before = self.handle.state();
         // What the state machine refuses anyway must not make the node open or grow a file first.
-        // A reservation has nothing to prepare, and a host waits for it.
         let node = self.handle.node.clone();
-        if !matches!(action, Action::SetReservation { .. }) {
+        // A reservation has nothing to prepare, and a host waits for it.
+        if let Action::SetReservation { volume, generation, .. } = &mut action {
+            if *generation == NEXT_GENERATION {
+                *generation = next_generation(&before, *volume);
+            }
+        } else {
             let (_, events) = apply_to_copy(&before, &Command { time_ms: 0, action: provisional(&action) })?;
             if events.is_empty() {
                 return Ok(Done { state: before, events: events.into() });
@@ -251,6 +266,11 @@ impl ControlPlane {
         result.map_err(|e| e.refuse(command.action.describe(), false))?;
         Ok(Done { state: after, events: events.into() })
     }
+}
+
+fn next_generation(state: &State, volume: VolumeId) -> u64 {
+    let saved = state.volumes().get(&volume).and_then(|volume| volume.reservation.as_ref());
+    saved.map_or(0, |reservation| reservation.generation) + 1
 }
 
 fn apply_to_copy(state: &State, command: &Command) -> Result<(State, Vec<Event>), Refusal> {

@@ -184,7 +184,7 @@ pub enum Action {
     SetReservation {
         /// The volume.
         volume: VolumeId,
-        /// Must be larger than the saved one; equal is accepted when the blob is equal, too.
+        /// From 1. Must be larger than the saved one; equal is accepted when the blob is equal, too.
         generation: u64,
         /// The target's encoding.
         #[serde(with = "super::hex")]

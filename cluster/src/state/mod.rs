@@ -148,15 +148,15 @@ impl State {
         self.discovery_generation
     }
 
+    /// The hosts that `target` lists.
+    pub fn hosts_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a Host> {
+        target.access.hosts.iter().map(|name| &self.hosts[name])
+    }
+
     /// Whether a host with this NQN may connect to `target`.
     pub fn may_connect(&self, target: &Target, host_nqn: &str) -> bool {
-        target.access.any_host
-            || target.access.hosts.iter().any(|name| {
-                self.hosts
-                    .get(name)
-                    .and_then(|host| host.nqn.as_ref())
-                    .is_some_and(|nqn| nqn.as_str() == host_nqn)
-            })
+        let listed = |host: &Host| host.nqn.as_ref().is_some_and(|nqn| nqn.as_str() == host_nqn);
+        target.access.any_host || self.hosts_of(target).any(listed)
     }
 
     /// Targets and namespace ids through which `volume` is exported.

@@ -21,8 +21,7 @@ pub const VOLUMES_MAX: usize = 1_000_000;
 pub const TARGETS_MAX: usize = 10_000;
 /// Most hosts of a cluster.
 pub const HOSTS_MAX: usize = 100_000;
-/// Most volumes attached to one target; also the largest namespace id and LUN. 255 is what one byte
-/// of a peripheral-device LUN holds and what VMware addresses per target.
+/// Most volumes attached to one target; also the largest namespace id and LUN.
 pub const NAMESPACES_PER_TARGET_MAX: u32 = 1024;
 /// Most listen addresses of one target.
 pub const LISTEN_PER_TARGET_MAX: usize = 32;

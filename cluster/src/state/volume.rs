@@ -193,6 +193,12 @@ impl State {
                 ),
             ));
         }
+        if generation == 0 {
+            return Err(Reason::new(
+                RefusalKind::Invalid,
+                "generations of the reservation state count from 1",
+            ));
+        }
         if let Some(saved) = &volume.reservation {
             if saved.generation == generation && saved.blob == blob {
                 return Ok(Vec::new());

@@ -1,10 +1,10 @@
 //! The control task on a disk that fills up.
 
 use std::sync::Mutex;
+use std::task::Poll;
 
 use super::*;
 use crate::service::BoxFuture;
-use crate::state::VolumeId;
 use crate::state::testing::{new_volume, volume_name};
 use crate::store::{Faults, store_with_faults};
 
@@ -124,6 +124,27 @@ async fn reservations_are_kept_without_asking_the_node() {
     assert_eq!(bench.control.submit(save(2)).await.unwrap_err().kind, RefusalKind::NoSpace);
     assert_eq!(bench.node.take(), Vec::<&str>::new());
     assert_eq!(bench.control.state().volumes()[&volume].reservation.as_ref().unwrap().generation, 1);
+}
+
+#[tokio::test]
+async fn the_last_save_asked_for_wins_even_if_nobody_waits_for_the_others() {
+    let bench = Bench::start();
+    let done = bench.create("a").await.unwrap();
+    let volume: VolumeId = *done.state.volumes().keys().next().unwrap();
+    for blob in 1..=5 {
+        let mut save = Box::pin(bench.control.save_reservation(volume, vec![blob]));
+        // Enters the queue, and is dropped before it is done.
+        assert!(std::future::poll_fn(|cx| Poll::Ready(save.as_mut().poll(cx))).await.is_pending());
+    }
+    bench.control.save_reservation(volume, vec![6]).await.unwrap();
+    let state = bench.control.state();
+    let saved = state.volumes()[&volume].reservation.as_ref().unwrap();
+    assert_eq!((saved.generation, saved.blob.as_slice()), (6, &[6][..]));
+    let missing = VolumeId(Uuid::from_u128(77));
+    assert_eq!(
+        bench.control.save_reservation(missing, vec![]).await.unwrap_err().kind,
+        RefusalKind::NotFound
+    );
 }
 
 #[tokio::test]

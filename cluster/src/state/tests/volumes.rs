@@ -217,6 +217,7 @@ fn a_reservation_is_saved_once_per_generation() {
     run(&mut state, [create("db")]);
     let volume = VolumeId(id_of("db"));
     let save = |generation, blob: &[u8]| Action::SetReservation { volume, generation, blob: blob.into() };
+    assert_eq!(refused(&mut state, save(0, b"a")).kind, RefusalKind::Invalid);
     assert_eq!(run(&mut state, [save(1, b"a")]), [Event::ReservationSaved { volume, generation: 1 }]);
     assert_eq!(run(&mut state, [save(1, b"a")]), []);
     assert_eq!(refused(&mut state, save(1, b"b")).kind, RefusalKind::Conflict);
