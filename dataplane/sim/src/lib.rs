@@ -40,6 +40,7 @@ mod net;
 mod node;
 pub mod planted;
 pub mod rng;
+pub mod scenario;
 mod world;
 
 pub use disk::{DiskGeometry, DiskId, DiskImage, SimDisk};

@@ -54,7 +54,7 @@ fn network() {
 
 #[test]
 fn disks() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let sim = Sim::new(seed, gentle(seed));
         let node = sim.node("node", 1);
         let mut rng = Prng::split(seed, "geometry", 0);

@@ -1,10 +1,11 @@
-//! What a unit may hold after a crash.
+//! What a unit may hold after a power failure.
 //!
 //! A write is *covered* when it is durable for certain: completed with FUA, completed on a volume without a
-//! volatile cache, or completed before a flush was submitted that then succeeded. After a crash a unit may hold
+//! volatile cache, or completed before a flush was submitted that then succeeded. After a power failure a unit may hold
 //! any value that no covered write has surely overwritten: the last covered one, any completed since, any that
 //! was under way. Without a volatile cache this is {last acknowledged} and {unacknowledged}. The first
-//! observation settles the unit for ever.
+//! observation settles the unit for ever. The death of a process alone takes nothing back: what had completed
+//! rests in the device's cache still, to be lost by a later power failure perhaps.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ struct Write {
     /// Its place in the order of completions.
     completion: Option<u64>,
     covered: bool,
+    /// One of those that may have survived the last crash; exactly one of them did.
+    survivor: bool,
 }
 
 /// The oracle of one volume.
@@ -53,7 +56,15 @@ impl Oracle {
         self.next += 1;
         let id = WriteId(self.next);
         self.open.insert(id, unit);
-        let write = Write { id, value, began: at, ended: Time::MAX, completion: None, covered: false };
+        let write = Write {
+            id,
+            value,
+            began: at,
+            ended: Time::MAX,
+            completion: None,
+            covered: false,
+            survivor: false,
+        };
         self.unit(unit).push(write);
         id
     }
@@ -96,39 +107,61 @@ impl Oracle {
         }
     }
 
-    /// The crash: what each unit that was ever written may hold now. Give it to
+    /// The process died, the device did not: nothing that completed is lost, and what was under way has happened
+    /// by now or never will. See [`Checker::fence_all`](super::register::Checker::fence_all).
+    pub fn process_died(&mut self, at: Time) {
+        for id in self.open.keys().copied().collect::<Vec<_>>() {
+            self.fence_write(id, at);
+        }
+    }
+
+    /// The power failed: what each unit that was ever written may hold now. Give it to
     /// [`Checker::restart`](super::register::Checker::restart).
-    pub fn crash(&mut self, at: Time) -> Vec<(u64, Vec<Value>)> {
+    pub fn power_failed(&mut self, at: Time) -> Vec<(u64, Vec<Value>)> {
         self.open.clear();
         for write in self.units.values_mut().flatten() {
-            write.ended = write.ended.min(at);
+            // Which one survived is unknown, so none of them counts as later than another any more.
+            *write = Write {
+                began: 0,
+                ended: write.ended.min(at),
+                completion: None,
+                covered: false,
+                survivor: true,
+                ..*write
+            };
         }
         let allowed = |writes: &[Write]| writes.iter().map(|write| write.value).collect();
         self.units.iter().map(|(&unit, writes)| (unit, allowed(writes))).collect()
     }
 
-    /// After a crash, before any new write to the unit: `unit` was found to hold `value`.
+    /// After a crash, before any new write to the unit: `unit` was found to hold `value`, and does so for ever.
     ///
     /// # Errors
     /// [`Violation::NotAllowedAfterCrash`].
-    pub fn observe(&mut self, unit: u64, value: Value, at: Time) -> Result<(), Violation> {
+    pub fn observe(&mut self, unit: u64, value: Value) -> Result<(), Violation> {
         let writes = self.unit(unit);
-        let Some(found) = writes.iter().position(|write| write.value == value) else {
+        if writes.iter().all(|write| write.value != value) {
             let allowed = writes.iter().map(|write| write.value).collect();
             return Err(Violation::NotAllowedAfterCrash { value, allowed });
-        };
-        let mut settled = writes[found];
-        settled.covered = true;
-        settled.ended = settled.ended.min(at);
-        *writes = vec![settled];
+        }
+        self.settle(unit, value);
         Ok(())
+    }
+
+    /// A read of `unit` that was submitted after the last crash returned `value`: if that is one of those that
+    /// may have survived, no other did. Whether the read was right is for the register checker to say.
+    pub fn settle(&mut self, unit: u64, value: Value) {
+        let writes = self.unit(unit);
+        if writes.iter().any(|write| write.survivor && write.value == value) {
+            writes.retain(|write| !write.survivor || write.value == value);
+        }
     }
 
     fn unit(&mut self, unit: u64) -> &mut Vec<Write> {
         self.units.entry(unit).or_insert_with(|| {
             let id = WriteId(0);
             let (value, completion) = (Value::ZERO, Some(0));
-            vec![Write { id, value, began: 0, ended: 0, completion, covered: true }]
+            vec![Write { id, value, began: 0, ended: 0, completion, covered: true, survivor: false }]
         })
     }
 }
@@ -150,7 +183,7 @@ mod tests {
     const C: Value = Value(3);
 
     fn allowed(oracle: &mut Oracle, at: Time) -> Vec<Value> {
-        oracle.crash(at).remove(0).1
+        oracle.power_failed(at).remove(0).1
     }
 
     #[test]
@@ -162,9 +195,9 @@ mod tests {
         it.end_write(b, false, 4);
         it.begin_write(0, C, 5);
         assert_eq!(allowed(&mut it, 6), [B, C]);
-        assert!(it.clone().observe(0, A, 7).is_err());
-        assert_eq!(it.observe(0, C, 7), Ok(()));
-        assert!(it.observe(0, B, 8).is_err(), "the first observation settles it");
+        assert!(it.clone().observe(0, A).is_err());
+        assert_eq!(it.observe(0, C), Ok(()));
+        assert!(it.observe(0, B).is_err(), "the first observation settles it");
         assert_eq!(allowed(&mut it, 9), [C], "a second crash changes nothing");
     }
 
@@ -203,5 +236,22 @@ mod tests {
         let b = it.begin_write(0, B, 3);
         it.end_write(b, false, 4);
         assert_eq!(allowed(&mut it, 5), [B]);
+    }
+
+    #[test]
+    fn a_flush_after_the_crash_does_not_choose_the_survivor() {
+        let mut it = Oracle::new(true);
+        for (value, at) in [(A, 1), (B, 3)] {
+            let write = it.begin_write(0, value, at);
+            it.end_write(write, false, at + 1);
+        }
+        let before = it.begin_flush();
+        assert_eq!(allowed(&mut it, 5), [Value::ZERO, A, B]);
+        it.end_flush(before);
+        let after = it.begin_flush();
+        it.end_flush(after);
+        assert_eq!(allowed(&mut it.clone(), 6), [Value::ZERO, A, B]);
+        it.settle(0, A);
+        assert_eq!(allowed(&mut it, 7), [A]);
     }
 }

@@ -116,6 +116,16 @@ impl Checker {
         register.forget(at);
     }
 
+    /// Fences all writes under way: whoever could have executed them is gone.
+    pub fn fence_all(&mut self, at: Time) {
+        for id in self.units.keys().copied().collect::<Vec<_>>() {
+            let unit = self.units[&id];
+            if self.register(unit).live.iter().any(|entry| entry.write == Some(id)) {
+                self.fence_write(id, at);
+            }
+        }
+    }
+
     /// A write was refused: it never took effect and never will.
     ///
     /// # Errors
@@ -149,7 +159,7 @@ impl Checker {
         register.forget(at);
     }
 
-    /// After a crash that may have taken writes back, `unit` holds one of `allowed`; the first read settles it.
+    /// After a power failure that may have taken writes back, `unit` holds one of `allowed`; the first read settles it.
     /// All operations under way on the unit are forgotten. See [`super::crash`].
     pub fn restart(&mut self, unit: u64, allowed: &[Value], at: Time) {
         self.units.retain(|_, of| *of != unit);
