@@ -221,8 +221,12 @@ impl<E: Env, D: Disk, S: ReservationStore> PassThrough<E, D, S> {
             let tail = BlockRange::new(Lba(blocks), before.blocks - blocks).expect("it lies in the volume");
             drop(inner.locks.request(tail, Hold::Exclusive, NOBODY).granted().await);
         }
-        inner.disk.resize(size_bytes).await?;
+        let resized = inner.disk.resize(size_bytes).await;
         let disk_bytes = inner.disk.info().size_bytes;
+        if let Err(DiskError::OutOfRange | DiskError::Unsupported) = resized {
+            return Err(ResizeError::Fixed { size_bytes: disk_bytes });
+        }
+        resized?;
         if disk_bytes != size_bytes {
             return Err(ResizeError::Fixed { size_bytes: disk_bytes });
         }
