@@ -14,7 +14,7 @@
 //! waits for that range holds one, too. Whatever needs memory of its own while it has a range takes it from a
 //! separate scratch pool, one buffer at a time, and never waits for a range while it has it.
 //!
-//! An operation whose future is dropped after it was first polled goes on in the background ([`crate::carry`]),
+//! An operation whose future is dropped after it was first polled goes on in the background (module `carry`),
 //! reads excepted, which nobody misses.
 
 mod long;
