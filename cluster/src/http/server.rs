@@ -95,6 +95,11 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Refusal> {
 ///
 /// Then it stops accepting, finishes the requests in flight, carries out what is in the control
 /// plane's queue, and returns. The store is closed when it returns.
+///
+/// # Errors
+///
+/// The operating system refuses the listener or a runtime, or the control plane has failed. The node
+/// cannot be controlled then and should stop.
 pub fn serve(listener: TcpListener, plane: ControlPlane, shutdown: Shutdown) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
@@ -103,10 +108,14 @@ pub fn serve(listener: TcpListener, plane: ControlPlane, shutdown: Shutdown) -> 
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let router = router(plane.handle());
         let (served, stop_plane) = tokio::sync::oneshot::channel::<()>();
-        let plane = tokio::spawn(plane.run(async move {
+        let mut plane = tokio::spawn(plane.run(async move {
             let _ = stop_plane.await;
         }));
-        accept(listener, router, shutdown).await;
+        tokio::select! {
+            () = accept(listener, router, shutdown) => {}
+            // It ends before it is told to only by a panic; an API without it would be of no use.
+            ended = &mut plane => return ended.map_err(io::Error::other),
+        }
         let _ = served.send(());
         plane.await.map_err(io::Error::other)
     })

@@ -30,9 +30,11 @@ pub struct Done {
 /// Stands for one more than the generation that is saved when the action's turn comes.
 const NEXT_GENERATION: u64 = 0;
 
+type Reply = oneshot::Sender<Result<Done, Refusal>>;
+
 struct Job {
     action: Action,
-    reply: oneshot::Sender<Result<Done, Refusal>>,
+    reply: Reply,
 }
 
 /// Opens the control state in `path`, and gives the node its identity or its new name if need be.
@@ -68,6 +70,7 @@ fn now_ms() -> u64 {
 #[derive(Clone)]
 pub struct ControlHandle {
     jobs: mpsc::Sender<Job>,
+    saves: mpsc::Sender<Job>,
     state: watch::Receiver<Arc<State>>,
     node: Arc<dyn Node>,
     metrics: ControlMetrics,
@@ -87,7 +90,8 @@ impl ControlHandle {
     pub async fn submit(&self, action: Action) -> Result<Done, Refusal> {
         let what = action.describe();
         let (reply, answer) = oneshot::channel();
-        if self.jobs.send(Job { action, reply }).await.is_err() {
+        let queue = if matches!(action, Action::SetReservation { .. }) { &self.saves } else { &self.jobs };
+        if queue.send(Job { action, reply }).await.is_err() {
             return Err(stopped(what));
         }
         answer.await.unwrap_or_else(|_| Err(stopped(what)))
@@ -96,7 +100,8 @@ impl ControlHandle {
     /// Keeps the persistent reservation state of a volume through power loss; durable when it returns.
     ///
     /// Saves of one volume are kept in the order in which they were asked for, also when the future of
-    /// an earlier one was dropped. Works in any executor, in every phase of the node.
+    /// an earlier one was dropped. They do not wait for what people ask for. Works in any executor, in
+    /// every phase of the node.
     pub async fn save_reservation(&self, volume: VolumeId, blob: Vec<u8>) -> Result<(), Refusal> {
         self.submit(Action::SetReservation { volume, generation: NEXT_GENERATION, blob }).await.map(drop)
     }
@@ -138,7 +143,11 @@ fn stopped(what: String) -> Refusal {
 /// The control task, before it runs.
 pub struct ControlPlane {
     handle: ControlHandle,
+    /// What people ask for.
     jobs: mpsc::Receiver<Job>,
+    /// Reservations to save. A host waits for each, so they go on while the node prepares or follows
+    /// something else.
+    saves: mpsc::Receiver<Job>,
     publish: watch::Sender<Arc<State>>,
     /// Gone while a blocking thread writes to it.
     store: Option<Store>,
@@ -153,10 +162,11 @@ impl std::fmt::Debug for ControlPlane {
 impl ControlPlane {
     /// A control plane over what [`open`] yielded.
     pub fn new(store: Store, state: State, node: Arc<dyn Node>, metrics: ControlMetrics) -> Self {
-        let (sender, jobs) = mpsc::channel(QUEUE_MAX);
+        let (to_jobs, jobs) = mpsc::channel(QUEUE_MAX);
+        let (to_saves, saves) = mpsc::channel(QUEUE_MAX);
         let (publish, receiver) = watch::channel(Arc::new(state));
-        let handle = ControlHandle { jobs: sender, state: receiver, node, metrics };
-        ControlPlane { handle, jobs, publish, store: Some(store) }
+        let handle = ControlHandle { jobs: to_jobs, saves: to_saves, state: receiver, node, metrics };
+        ControlPlane { handle, jobs, saves, publish, store: Some(store) }
     }
 
     /// A handle to it.
@@ -164,78 +174,94 @@ impl ControlPlane {
         self.handle.clone()
     }
 
-    /// Carries actions out, one after the other, until `stop` completes and the queue is empty.
+    /// Carries actions out, one after the other, until `stop` completes and the queues are empty.
     /// Needs tokio's runtime.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut stopping = false;
         loop {
-            let job = tokio::select! {
+            tokio::select! {
                 biased;
                 () = &mut stop, if !stopping => {
                     stopping = true;
                     self.jobs.close();
-                    continue;
+                    self.saves.close();
                 }
-                job = self.jobs.recv() => job,
-            };
-            let Some(Job { action, reply }) = job else { return };
-            let (what, label) = (action.describe(), action.label());
-            let result = self.carry_out(action).await;
-            self.handle.metrics.count_action(label, result.as_ref().err().map(|refusal| refusal.kind));
-            match &result {
-                Ok(done) if done.events.is_empty() => tracing::debug!(what, "nothing to change"),
-                Ok(done) => tracing::info!(what, change = done.state.applied(), "control state changed"),
-                Err(refusal) => {
-                    tracing::warn!(what, kind = refusal.kind.as_str(), why = refusal.why, "refused")
+                Some(job) = self.saves.recv() => self.save(job).await,
+                Some(Job { action, reply }) = self.jobs.recv() => {
+                    let (what, label) = (action.describe(), action.label());
+                    let result = self.carry_out(action).await;
+                    self.answer(&what, label, reply, result);
                 }
+                else => return,
             }
-            // Whoever asked may have gone away; the action stands all the same.
-            let _ = reply.send(result);
         }
+    }
+
+    /// Counts, logs and answers.
+    fn answer(&self, what: &str, label: &'static str, reply: Reply, result: Result<Done, Refusal>) {
+        self.handle.metrics.count_action(label, result.as_ref().err().map(|refusal| refusal.kind));
+        match &result {
+            Ok(done) if done.events.is_empty() => tracing::debug!(what, "nothing to change"),
+            Ok(done) => tracing::info!(what, change = done.state.applied(), "control state changed"),
+            Err(refusal) => tracing::warn!(what, kind = refusal.kind.as_str(), why = refusal.why, "refused"),
+        }
+        // Whoever asked may have gone away; the action stands all the same.
+        let _ = reply.send(result);
     }
 
     async fn carry_out(&mut self, mut action: Action) -> Result<Done, Refusal> {
         self.check_phase(&action)?;
         let before = self.handle.state();
         // What the state machine refuses anyway must not make the node open or grow a file first.
-        let node = self.handle.node.clone();
-        // A reservation has nothing to prepare, and a host waits for it.
-        if let Action::SetReservation { volume, generation, .. } = &mut action {
-            if *generation == NEXT_GENERATION {
-                *generation = next_generation(&before, *volume);
-            }
-        } else {
-            let (_, events) = apply_to_copy(&before, &Command { time_ms: 0, action: provisional(&action) })?;
-            if events.is_empty() {
-                return Ok(Done { state: before, events: events.into() });
-            }
-            node.prepare(&before, &mut action).await?;
+        let (_, events) = apply_to_copy(&before, &Command { time_ms: 0, action: provisional(&action) })?;
+        if events.is_empty() {
+            return Ok(Done { state: before, events: events.into() });
         }
+        let node = self.handle.node.clone();
+        self.saving(node.prepare(&before, &mut action)).await?;
         let command = Command { time_ms: now_ms(), action };
-        match self.keep(&before, &command).await {
+        match self.keep(&command).await {
             Ok(done) => {
-                if !done.events.is_empty() {
-                    self.publish.send_replace(done.state.clone());
-                    node.changed(&done.state, &done.events).await;
-                }
+                self.saving(node.changed(&done.state, &done.events)).await;
                 Ok(done)
             }
             Err(refusal) => {
-                if !matches!(command.action, Action::SetReservation { .. }) {
-                    node.abandoned(&command.action).await;
-                }
+                self.saving(node.abandoned(&command.action)).await;
                 Err(refusal)
             }
         }
     }
 
-    /// A node that starts or stops takes no changes from people; hosts' reservations are kept until
+    /// Waits for `work`, and saves reservations meanwhile.
+    async fn saving<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some(job) = self.saves.recv() => self.save(job).await,
+                done = &mut work => return done,
+            }
+        }
+    }
+
+    /// Saves a reservation. It has nothing to prepare, and the node need not be told what it asked for.
+    async fn save(&mut self, Job { mut action, reply }: Job) {
+        if let Action::SetReservation { volume, generation, .. } = &mut action
+            && *generation == NEXT_GENERATION
+        {
+            *generation = next_generation(&self.handle.state(), *volume);
+        }
+        let (what, label) = (action.describe(), action.label());
+        let result = self.keep(&Command { time_ms: now_ms(), action }).await;
+        self.answer(&what, label, reply, result);
+    }
+
+    /// A node that starts or stops takes no changes from people; hosts' reservations are saved until
     /// the last command is answered.
     fn check_phase(&self, action: &Action) -> Result<(), Refusal> {
         let why = match self.handle.node.phase() {
             Phase::Ready => return Ok(()),
-            _ if matches!(action, Action::SetReservation { .. }) => return Ok(()),
             Phase::Starting => "the node is starting",
             Phase::Draining => "the node is stopping",
         };
@@ -243,18 +269,19 @@ impl ControlPlane {
             .next("ask again when `ashlar status` says ready"))
     }
 
-    /// Applies `command` to a copy of the state and makes it durable.
-    async fn keep(&mut self, before: &Arc<State>, command: &Command) -> Result<Done, Refusal> {
-        let (after, events) = apply_to_copy(before, command)?;
+    /// Applies `command` to a copy of the state, makes it durable, and puts the copy in force.
+    async fn keep(&mut self, command: &Command) -> Result<Done, Refusal> {
+        let before = self.handle.state();
+        let (after, events) = apply_to_copy(&before, command)?;
         if events.is_empty() {
-            return Ok(Done { state: before.clone(), events: Arc::from([]) });
+            return Ok(Done { state: before, events: events.into() });
         }
         let after = Arc::new(after);
         let mut store = self.store.take().ok_or_else(|| stopped(command.action.describe()))?;
-        let (job_command, job_before, job_after) = (command.clone(), before.clone(), after.clone());
+        let (job_command, job_after) = (command.clone(), after.clone());
         // On a thread of its own: a slow disk must not keep `/healthz` from answering.
         let written = tokio::task::spawn_blocking(move || {
-            let result = store.append(&job_command, &job_before, &job_after);
+            let result = store.append(&job_command, &before, &job_after);
             (store, result)
         })
         .await;
@@ -264,6 +291,7 @@ impl ControlPlane {
         };
         self.store = Some(store);
         result.map_err(|e| e.refuse(command.action.describe(), false))?;
+        self.publish.send_replace(after.clone());
         Ok(Done { state: after, events: events.into() })
     }
 }

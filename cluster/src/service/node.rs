@@ -70,9 +70,10 @@ pub trait Node: Send + Sync + 'static {
     /// For a new image: opens it, sets its path to the canonical one, its size and block size to those
     /// asked for if they fit and to the image's own if none were, and `read_only` if it cannot be
     /// written. For a resize: makes a growing image grow; a shrinking one must keep its data until
-    /// `changed`. `state` is the state before the action, which may still be refused by the state
-    /// machine or fail to be stored; then `abandoned` follows, else `changed`. Not called for
-    /// [`Action::SetReservation`].
+    /// `changed`. `state` is the state before the action. If this refuses, nothing follows. Otherwise
+    /// the action may still be refused by the state machine or fail to be stored; then `abandoned`
+    /// follows, else `changed`. Never called for [`Action::SetReservation`], which is carried out while
+    /// any of these three is waiting.
     fn prepare<'a>(
         &'a self,
         state: &'a Arc<State>,
@@ -85,9 +86,8 @@ pub trait Node: Send + Sync + 'static {
     /// `state` is durable and now in force; `events` say how it differs from the one before.
     ///
     /// The caller is answered after this returns, so a client that is told of a new volume can
-    /// connect to it. It cannot fail: what goes wrong shows as a fault in [`Live`]. It must not wait for
-    /// hosts' commands to end: one of them may be waiting for its reservation to be saved, which is the
-    /// next thing the calling task does.
+    /// connect to it. It cannot fail: what goes wrong shows as a fault in [`Live`]. It may wait for
+    /// hosts' commands to end: reservations that those may be waiting for are saved meanwhile.
     fn changed<'a>(&'a self, state: &'a Arc<State>, events: &'a [Event]) -> BoxFuture<'a, ()>;
 
     /// What goes on now.

@@ -61,7 +61,7 @@ pub enum Event {
         /// The name.
         name: Name,
     },
-    /// The reservation state of a volume is saved.
+    /// The reservation state of a volume is saved. The node is not told: it is the one that asked.
     ReservationSaved {
         /// The volume.
         volume: VolumeId,

@@ -8,32 +8,39 @@ use crate::service::BoxFuture;
 use crate::state::testing::{new_volume, volume_name};
 use crate::store::{Faults, store_with_faults};
 
-/// Notes what it is told, in order.
+/// Notes what it is told, in order, and can be made to wait for a save whenever it is told something.
 #[derive(Default)]
-struct Notebook(Mutex<Vec<&'static str>>);
+struct Notebook {
+    notes: Mutex<Vec<&'static str>>,
+    saves: Mutex<Option<(ControlHandle, VolumeId)>>,
+}
 
 impl Notebook {
-    fn note(&self, what: &'static str) {
-        self.0.lock().unwrap().push(what);
+    async fn note(&self, what: &'static str) {
+        self.notes.lock().unwrap().push(what);
+        let saves = self.saves.lock().unwrap().clone();
+        if let Some((control, volume)) = saves {
+            control.save_reservation(volume, what.into()).await.unwrap();
+        }
     }
 
     fn take(&self) -> Vec<&'static str> {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.notes.lock().unwrap())
     }
 }
 
 impl Node for Notebook {
     fn prepare<'a>(&'a self, _: &'a Arc<State>, _: &'a mut Action) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async {
-            self.note("prepare");
+            self.note("prepare").await;
             Ok(())
         })
     }
     fn abandoned<'a>(&'a self, _: &'a Action) -> BoxFuture<'a, ()> {
-        Box::pin(async { self.note("abandoned") })
+        Box::pin(self.note("abandoned"))
     }
     fn changed<'a>(&'a self, _: &'a Arc<State>, _: &'a [Event]) -> BoxFuture<'a, ()> {
-        Box::pin(async { self.note("changed") })
+        Box::pin(self.note("changed"))
     }
     fn live<'a>(&'a self, _: &'a Arc<State>) -> BoxFuture<'a, Live> {
         Box::pin(async { Live::default() })
@@ -119,7 +126,7 @@ async fn reservations_are_kept_without_asking_the_node() {
     let volume: VolumeId = *done.state.volumes().keys().next().unwrap();
     let save = |generation| Action::SetReservation { volume, generation, blob: vec![9] };
     bench.control.submit(save(1)).await.unwrap();
-    assert_eq!(bench.node.take(), ["changed"]);
+    assert_eq!(bench.node.take(), Vec::<&str>::new());
     bench.faults.fill_after(0);
     assert_eq!(bench.control.submit(save(2)).await.unwrap_err().kind, RefusalKind::NoSpace);
     assert_eq!(bench.node.take(), Vec::<&str>::new());
@@ -145,6 +152,19 @@ async fn the_last_save_asked_for_wins_even_if_nobody_waits_for_the_others() {
         bench.control.save_reservation(missing, vec![]).await.unwrap_err().kind,
         RefusalKind::NotFound
     );
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_a_save_does_not_hold_it_up() {
+    let bench = Bench::start();
+    let done = bench.create("a").await.unwrap();
+    let volume: VolumeId = *done.state.volumes().keys().next().unwrap();
+    *bench.node.saves.lock().unwrap() = Some((bench.control.clone(), volume));
+    bench.create("b").await.unwrap();
+    let state = bench.control.state();
+    assert_eq!(state.volumes().len(), 2);
+    let saved = state.volumes()[&volume].reservation.as_ref().unwrap();
+    assert_eq!((saved.generation, saved.blob.as_slice()), (2, &b"changed"[..]));
 }
 
 #[tokio::test]
