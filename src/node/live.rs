@@ -31,7 +31,7 @@ impl RunningNode {
                 add(live.io.entry(state::VolumeId(id.0)).or_default(), &counts);
             }
             for controller in &report.controllers {
-                place(&mut live, state, controller);
+                place(&mut live, state, controller, report.now);
             }
         }
         live
@@ -46,7 +46,7 @@ impl RunningNode {
 }
 
 /// Puts a controller under its target.
-fn place(live: &mut Live, state: &State, controller: &ControllerReport) {
+fn place(live: &mut Live, state: &State, controller: &ControllerReport, now: ashlar_env::Instant) {
     let target = state.targets().values().find(|target| target.nqn.as_str() == controller.subsystem);
     let Some(target) = target else { return };
     let addresses = live.nvme_listen.clone();
@@ -56,9 +56,8 @@ fn place(live: &mut Live, state: &State, controller: &ControllerReport) {
     entry.controllers.push(LiveController {
         controller_id: controller.cntlid,
         host_nqn: controller.host_nqn.clone(),
-        peer: controller.peer,
         io_queues: u32::from(controller.io_queues),
-        age_ms: controller.age_ms,
+        age_ms: u64::try_from(now.since(controller.connected).as_millis()).unwrap_or(u64::MAX),
     });
 }
 

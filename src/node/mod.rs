@@ -12,6 +12,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use ashlar_nvmeof::hub::HubConfig;
 use ashlar_nvmeof::limits::Limits;
 use ashlar_nvmeof::server::stats::IoStats;
 use ashlar_nvmeof::view::Port;
-use ashlar_runtime::{ReactorHandle, Runtime, RuntimeConfig};
+use ashlar_runtime::{OpenDevice, OpenError, OpenOptions, ReactorHandle, Runtime, RuntimeConfig};
 
 use message::NodeMessage;
 pub(crate) use metrics::NodeMetrics;
@@ -183,12 +184,17 @@ impl RunningNode {
             book.next_home = home.0 + 1;
             home
         };
-        let spec = spec(volume);
-        let (id, control) = (spec.id, Arc::clone(&self.control));
-        let opened = self.reactors[usize::from(home.0)]
-            .call(move |_, _| async move { here().open(spec, control).await })
-            .await;
-        let opened = opened.unwrap_or_else(|error| Err(error.to_string()));
+        let (id, control) = (VolumeId(volume.id.0), Arc::clone(&self.control));
+        let opened = match spec(volume) {
+            Ok(spec) => {
+                let open = move |_, _| async move { here().open(spec, control) };
+                self.reactors[usize::from(home.0)]
+                    .call(open)
+                    .await
+                    .unwrap_or_else(|error| Err(error.to_string()))
+            }
+            Err(why) => Err(why),
+        };
         match opened {
             Ok(info) => {
                 self.know(home, info).await;
@@ -223,7 +229,8 @@ impl RunningNode {
         let home = self.book.lock().expect("no panic while held").open.get(&id).map(|(home, _)| *home);
         let home = home.ok_or("the volume is not served")?;
         let resize = move |_, _| async move { here().resize(id, size_bytes, shrink).await };
-        let info = self.reactors[usize::from(home.0)].call(resize).await.map_err(|error| error.to_string())??;
+        let info =
+            self.reactors[usize::from(home.0)].call(resize).await.map_err(|error| error.to_string())??;
         self.know(home, info).await;
         self.book.lock().expect("no panic while held").open.insert(id, (home, info));
         Ok(())
@@ -260,24 +267,49 @@ impl RunningNode {
             return refuse(RefusalKind::Invalid, format!("{} is not UTF-8", canonical.display()));
         };
         *path = text.to_owned();
-        let read_only = new.read_only;
-        let asked = new.block_size_bytes;
-        let probed = self.reactors[0]
-            .call(move |env, _| async move { reactor::probe(&env, &canonical, read_only, asked).await })
-            .await;
-        let probed = probed.unwrap_or_else(|error| Err((RefusalKind::Failed, error.to_string())));
-        let image = match probed {
-            Ok(image) => image,
-            Err((kind, why)) => return refuse(kind, why),
+        let (device, read_only) = match open_image(&canonical, new.read_only) {
+            Ok(opened) => opened,
+            Err(error) => return refuse(kind_of(&error), error.to_string()),
         };
-        if new.size_bytes.is_some_and(|asked| asked > image.size_bytes) {
-            let why = format!("{} has {} bytes", *path, image.size_bytes);
+        let probed = self.reactors[0].call(move |env, _| async move { reactor::probe(&env, device) }).await;
+        let probed = probed.unwrap_or_else(|error| Err(error.to_string()));
+        let info = match probed {
+            Ok(info) => info,
+            Err(why) => return refuse(RefusalKind::Failed, why),
+        };
+        if new.size_bytes.is_some_and(|asked| asked > info.size_bytes) {
+            return refuse(RefusalKind::Invalid, format!("{path} has {} bytes", info.size_bytes));
+        }
+        let block_size_bytes = *new.block_size_bytes.get_or_insert(info.block_bytes.clamp(512, 4096));
+        let whole = info.size_bytes / u64::from(block_size_bytes) * u64::from(block_size_bytes);
+        if whole == 0 {
+            let why = format!("{path} has {} bytes, less than one block", info.size_bytes);
             return refuse(RefusalKind::Invalid, why);
         }
-        new.size_bytes.get_or_insert(image.size_bytes);
-        new.block_size_bytes.get_or_insert(image.block_size_bytes);
-        new.read_only |= image.read_only;
+        new.size_bytes.get_or_insert(whole);
+        new.read_only |= read_only || info.read_only;
         Ok(())
+    }
+}
+
+/// Opens an image; for reading only where it cannot be written or need not be.
+fn open_image(path: &Path, read_only: bool) -> Result<(OpenDevice, bool), OpenError> {
+    let options = OpenOptions { read_only, ..OpenOptions::default() };
+    match OpenDevice::open(path, options) {
+        Err(OpenError::NotWritable { .. }) if !read_only => {
+            let options = OpenOptions { read_only: true, ..options };
+            OpenDevice::open(path, options).map(|device| (device, true))
+        }
+        opened => opened.map(|device| (device, read_only)),
+    }
+}
+
+fn kind_of(error: &OpenError) -> RefusalKind {
+    match error {
+        OpenError::NotFound { .. } => RefusalKind::NotFound,
+        OpenError::InUse { .. } => RefusalKind::InUse,
+        OpenError::NotADisk { .. } => RefusalKind::Invalid,
+        _ => RefusalKind::Failed,
     }
 }
 
@@ -312,20 +344,33 @@ fn limits(nvmeof: &Nvmeof) -> Limits {
     }
 }
 
-fn spec(volume: &Volume) -> VolumeSpec {
+/// What the reactors need to serve `volume`; opens its image.
+fn spec(volume: &Volume) -> Result<VolumeSpec, String> {
     use ashlar_cluster::state::Backing as Stored;
-    VolumeSpec {
+    let backing = match &volume.backing {
+        Stored::Image { path } => {
+            let opened = open_image(Path::new(path), volume.read_only);
+            let (device, read_only) = opened.map_err(|error| error.to_string())?;
+            if read_only && !volume.read_only {
+                return Err(format!("{path} cannot be written any more"));
+            }
+            if device.size_bytes() < volume.size_bytes {
+                let has = device.size_bytes();
+                return Err(format!("{path} has {has} bytes, and the volume has {}", volume.size_bytes));
+            }
+            Backing::Device(device)
+        }
+        Stored::Memory => Backing::Memory,
+        Stored::Null => Backing::Null,
+    };
+    Ok(VolumeSpec {
         id: VolumeId(volume.id.0),
-        backing: match &volume.backing {
-            Stored::Image { path } => Backing::Image(path.into()),
-            Stored::Memory => Backing::Memory,
-            Stored::Null => Backing::Null,
-        },
+        backing,
         block_size: BlockSize::new(volume.block_size_bytes).unwrap_or(BlockSize::B4096),
         size_bytes: volume.size_bytes,
         read_only: volume.read_only,
         reservation: volume.reservation.clone(),
-    }
+    })
 }
 
 impl Node for RunningNode {

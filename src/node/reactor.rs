@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,13 +14,13 @@ use ashlar_env::mesh::ReactorId;
 use ashlar_env::reservation::HostId;
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::volume::{Issuer, Operation, VolumeInfo};
-use ashlar_env::{BufPool, Disk, Spawn, Volume};
+use ashlar_env::{BufPool, Clock, Disk, DiskInfo, Instant, Spawn, Volume};
 use ashlar_nvmeof::hub::{ControllerReport, HubConfig};
 use ashlar_nvmeof::limits::Limits;
 use ashlar_nvmeof::server::Server;
 use ashlar_nvmeof::server::stats::{IoStats, VolumeCounts};
 use ashlar_nvmeof::view::Targets;
-use ashlar_runtime::{Device, MeshEnd, OpenOptions, ReactorEnv};
+use ashlar_runtime::{Device, MeshEnd, OpenDevice, ReactorEnv};
 use ashlar_volume::remote::{self, Exchange};
 use ashlar_volume::{AnyVolume, Null, PassThrough, Settings, scratch_pool};
 
@@ -67,13 +66,27 @@ pub(crate) struct VolumeSpec {
 /// Where its data are.
 #[derive(Clone, Debug)]
 pub(crate) enum Backing {
-    Image(PathBuf),
+    Device(OpenDevice),
     Memory,
     Null,
 }
 
+/// The properties of a device, as a reactor finds them.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn probe(env: &ReactorEnv, device: OpenDevice) -> Result<DiskInfo, String> {
+    let device = device.attach(env).map_err(|error| error.to_string())?;
+    Ok(device.info())
+}
+
 /// Sets this reactor up; once.
-pub(crate) fn set_up(env: &ReactorEnv, mesh: &NodeMesh, limits: &Limits, hub: Option<HubConfig>) -> Arc<IoStats> {
+pub(crate) fn set_up(
+    env: &ReactorEnv,
+    mesh: &NodeMesh,
+    limits: &Limits,
+    hub: Option<HubConfig>,
+) -> Arc<IoStats> {
     let server = Server::new(env.clone(), mesh.clone(), limits.clone(), HUB_REACTOR, hub);
     let exchange = Exchange::new(mesh.clone(), remote::Limits::default());
     let stats = server.stats();
@@ -91,15 +104,15 @@ pub(crate) fn set_up(env: &ReactorEnv, mesh: &NodeMesh, limits: &Limits, hub: Op
 
 impl Reactor {
     /// Opens a volume that is to live here.
-    pub async fn open(&self, spec: VolumeSpec, control: Control) -> Result<VolumeInfo, String> {
-        let volume = self.make(&spec, control).await?;
+    pub fn open(&self, spec: VolumeSpec, control: Control) -> Result<VolumeInfo, String> {
+        let volume = self.make(&spec, control)?;
         let info = volume.info();
         self.exchange.publish(volume.clone());
         self.volumes.borrow_mut().insert(info.id, volume);
         Ok(info)
     }
 
-    async fn make(&self, spec: &VolumeSpec, control: Control) -> Result<NodeVolume, String> {
+    fn make(&self, spec: &VolumeSpec, control: Control) -> Result<NodeVolume, String> {
         let device = match &spec.backing {
             Backing::Null => {
                 let blocks = spec.size_bytes >> spec.block_size.shift();
@@ -107,19 +120,7 @@ impl Reactor {
                 return null.map(AnyVolume::Null).ok_or_else(|| "the volume has no blocks".into());
             }
             Backing::Memory => Device::memory(spec.size_bytes),
-            Backing::Image(path) => {
-                let options = OpenOptions { read_only: spec.read_only };
-                let device = Device::open(&self.env, path, options).await.map_err(|error| error.to_string())?;
-                let size_bytes = device.info().size_bytes;
-                if size_bytes < spec.size_bytes {
-                    return Err(format!(
-                        "{} has {size_bytes} bytes, and the volume has {}",
-                        path.display(),
-                        spec.size_bytes
-                    ));
-                }
-                device
-            }
+            Backing::Device(device) => device.clone().attach(&self.env).map_err(|error| error.to_string())?,
         };
         let settings = Settings {
             id: spec.id,
@@ -146,7 +147,12 @@ impl Reactor {
     }
 
     /// Resizes a volume that lives here.
-    pub async fn resize(&self, volume: VolumeId, size_bytes: u64, shrink: bool) -> Result<VolumeInfo, String> {
+    pub async fn resize(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        shrink: bool,
+    ) -> Result<VolumeInfo, String> {
         let volume = self.volumes.borrow().get(&volume).cloned();
         let info = match volume {
             Some(AnyVolume::PassThrough(volume)) => {
@@ -154,7 +160,8 @@ impl Reactor {
             }
             Some(AnyVolume::Null(null)) => {
                 let before = null.info();
-                let resized = Null::new(before.id, before.block_size, size_bytes >> before.block_size.shift());
+                let resized =
+                    Null::new(before.id, before.block_size, size_bytes >> before.block_size.shift());
                 let volume = AnyVolume::Null(resized.ok_or("the volume would have no blocks")?);
                 self.exchange.publish(volume.clone());
                 self.volumes.borrow_mut().insert(before.id, volume.clone());
@@ -191,6 +198,7 @@ impl Reactor {
 
     pub fn report(&self) -> ReactorReport {
         ReactorReport {
+            now: self.env.now(),
             connections: self.server.connections(),
             controllers: self.server.controllers(),
             volumes: self.server.volume_counts(),
@@ -200,6 +208,8 @@ impl Reactor {
 
 /// What goes on on a reactor.
 pub(crate) struct ReactorReport {
+    /// The reactor's time, to which the controllers' ages relate.
+    pub now: Instant,
     pub connections: usize,
     pub controllers: Vec<ControllerReport>,
     pub volumes: Vec<(VolumeId, VolumeCounts)>,

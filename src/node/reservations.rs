@@ -34,7 +34,8 @@ impl KeptReservations {
 /// Why what is stored is not a reservation state.
 pub(crate) fn restore(stored: Option<&Reservation>) -> Result<Reservations, String> {
     let Some(stored) = stored else { return Ok(Reservations::default()) };
-    let record: ReservationRecord = serde_json::from_slice(&stored.blob).map_err(|error| error.to_string())?;
+    let record: ReservationRecord =
+        serde_json::from_slice(&stored.blob).map_err(|error| error.to_string())?;
     let state = Reservations::try_from(record).map_err(|error| error.to_string())?;
     Ok(state.after_power_loss())
 }

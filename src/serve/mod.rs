@@ -92,7 +92,9 @@ fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
 fn node_name(config: &Config) -> Result<Name, Refusal> {
     let name = match &config.node.name {
         Some(name) => name.clone(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase(),
+        None => {
+            std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase()
+        }
     };
     let name = name.split('.').next().unwrap_or_default();
     Name::parse(name).map_err(|error| {

@@ -35,7 +35,9 @@ impl<V> Export<V> {
     pub fn note(&self, operation: &Operation) {
         let mut counts = self.counts.get();
         match operation {
-            Operation::Read { .. } | Operation::Compare { .. } | Operation::Verify { .. } => counts.reads += 1,
+            Operation::Read { .. } | Operation::Compare { .. } | Operation::Verify { .. } => {
+                counts.reads += 1
+            }
             Operation::Write { data, .. } | Operation::CompareAndWrite { data, .. } => {
                 counts.writes += 1;
                 counts.written_bytes += data.len() as u64;

@@ -47,7 +47,6 @@ where
     pub(super) fn with_hub(&self, act: impl FnOnce(&mut Hub, Instant)) {
         let Some(task) = &self.inner.hub else { return };
         let mut hub = task.hub.borrow_mut();
-        hub.set_wall_clock(self.inner.env.wall_ms());
         act(&mut hub, self.inner.env.now());
         while let Some(effect) = hub.poll_effect() {
             match effect {
