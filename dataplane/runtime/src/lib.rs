@@ -27,6 +27,7 @@ mod runtime;
 mod stats;
 mod sys;
 mod sysdisk;
+mod task;
 mod timers;
 
 pub use config::{Register, RuntimeConfig, Spin, usable_cores};
