@@ -14,7 +14,6 @@ use crate::readiness::{Readiness, Registry};
 use crate::ring::{Ring, SlabRange};
 use crate::stats::ReactorStats;
 use crate::sys;
-use crate::task::{ForeignWakes, Tasks};
 use crate::timers::Timers;
 
 /// Tokens of the reactor's own descriptors; those of sockets are below.
@@ -56,8 +55,6 @@ pub(crate) struct Engine {
     ring_plan: RingPlan,
     /// Started for the first call that blocks.
     helper: OnceCell<Helper>,
-    pub(crate) tasks: Tasks,
-    pub(crate) foreign: Arc<ForeignWakes>,
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<ReactorStats>,
 }
@@ -90,8 +87,6 @@ impl Engine {
             ring: OnceCell::new(),
             ring_plan,
             helper: OnceCell::new(),
-            tasks: Tasks::default(),
-            foreign: Arc::new(ForeignWakes::new(Arc::clone(&doorbell))),
             doorbell,
             stats,
         })
@@ -222,24 +217,17 @@ impl Engine {
 
     // --- Sleep ---
 
-    /// Sees to it that the reactor wakes for its next deadline; `false` where that has come.
-    pub(crate) fn arm_timer(&self) -> bool {
+    /// Sees to it that the reactor wakes for its next deadline.
+    pub(crate) fn arm_timer(&self) {
         let next = self.next_timer_ns.get();
-        // The time of this turn does not tell: the timer may have expired since, and its edge may have been
-        // taken from the epoll set with those of the sockets.
-        if next <= sys::monotonic_ns() {
-            return false;
-        }
         if next != u64::MAX && next != self.timer_set_ns.get() {
             sys::set_timerfd(self.timer.as_fd(), next).expect("a timer of our own can be set");
             self.timer_set_ns.set(next);
         }
-        true
     }
 
-    pub(crate) fn set_poller(&self, waker: Option<Waker>) {
-        let old = self.poller.replace(waker);
-        drop(old);
+    pub(crate) fn set_poller(&self, waker: Waker) {
+        *self.poller.borrow_mut() = Some(waker);
     }
 
     pub(crate) fn set_parked(&self, parked: bool) {
@@ -273,6 +261,16 @@ impl Engine {
 
     pub(crate) fn task_polls(&self) -> u64 {
         self.task_polls.get()
+    }
+
+    /// Lets go of every task's waker: the reactor ends.
+    pub(crate) fn forget_wakers(&self) {
+        let timers = self.timers.borrow_mut().take_all();
+        drop(timers);
+        if let Some(ring) = self.ring() {
+            ring.forget_wakers();
+        }
+        self.poller.borrow_mut().take();
     }
 }
 

@@ -27,7 +27,6 @@ mod runtime;
 mod stats;
 mod sys;
 mod sysdisk;
-mod task;
 mod timers;
 
 pub use config::{Register, RuntimeConfig, Spin, usable_cores};

@@ -118,7 +118,6 @@ impl<M: Send + 'static> Poller<M> {
         self.seen_polls = engine.task_polls();
         let mut worked = engine.fire_timers();
         worked |= engine.ring().is_some_and(Ring::turn);
-        worked |= engine.foreign.turn();
         worked |= self.mesh.turn();
         worked |= self.inbox.turn(&self.env, &self.mesh);
         worked |= engine.poll_sockets();
@@ -142,12 +141,9 @@ impl<M: Send + 'static> Poller<M> {
     /// Goes to sleep unless something came up; `false` then.
     fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
         let engine = self.env.engine();
-        if !engine.arm_timer() {
-            return false;
-        }
+        engine.arm_timer();
         engine.doorbell.announce_sleep();
-        let stays_awake = !engine.foreign.is_empty()
-            || self.mesh.has_work()
+        let stays_awake = self.mesh.has_work()
             || self.inbox.has_work()
             || engine.ring().is_some_and(|ring| !ring.prepare_sleep());
         if stays_awake || self.epoll.poll_readable(cx, &mut self.armed).is_ready() {
@@ -160,23 +156,17 @@ impl<M: Send + 'static> Poller<M> {
         true
     }
 
-    /// Ends all tasks. `true` once they are gone and the kernel has let go of the disk operations they left, or
-    /// had long enough for it.
-    fn ended(&mut self, now_ns: u64) -> bool {
-        let engine = self.env.engine();
-        if self.stopping_ns.is_none() {
-            self.stopping_ns = Some(now_ns);
-            engine.tasks.end();
+    /// Whether the kernel has let go of all disk operations, or had long enough for it.
+    fn drained(&mut self, now_ns: u64) -> bool {
+        let running = self.env.engine().ring().map_or(0, Ring::running);
+        let since = *self.stopping_ns.get_or_insert(now_ns);
+        if running > 0 && now_ns - since < DRAIN_MAX_NS {
+            return false;
         }
-        let running = engine.ring().map_or(0, Ring::running);
-        if engine.stats.tasks.get() == 0 && running == 0 {
-            return true;
-        }
-        let late = self.stopping_ns.is_some_and(|since| now_ns - since >= DRAIN_MAX_NS);
-        if late {
+        if running > 0 {
             tracing::error!(running, "disk operations do not end; the reactor ends without them");
         }
-        late
+        true
     }
 
     fn wake_up(&mut self) {
@@ -195,13 +185,14 @@ impl<M: Send + 'static> Future for Poller<M> {
         let this = &mut *self;
         if !this.started {
             this.started = true;
-            this.env.engine().set_poller(Some(cx.waker().clone()));
+            this.env.engine().set_poller(cx.waker().clone());
         }
         this.wake_up();
         let now = this.env.engine().read_clock();
         let worked = this.turn();
-        if this.inbox.stopped() && this.ended(now) {
-            this.env.engine().set_poller(None);
+        if this.inbox.stopped() && this.drained(now) {
+            this.mesh.forget_wakers();
+            this.env.engine().forget_wakers();
             return Poll::Ready(());
         }
         let idle_ns = now.saturating_sub(this.worked_ns);

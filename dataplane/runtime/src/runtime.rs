@@ -30,9 +30,9 @@ use crate::{memory, sys};
 /// glommio's own I/O memory, which nothing here uses: the least it takes.
 const GLOMMIO_MEMORY_BYTES: usize = 64 << 10;
 
-/// glommio's timer that interrupts a run of tasks: longer than the process lives (34 years). Nothing here needs
-/// it, and see `task.rs` for what it does to an executor that is late.
-const PREEMPT: Duration = Duration::from_secs(1 << 30);
+/// How often a reactor that never runs out of tasks looks at what glommio itself waits for: tasks woken by
+/// another reactor, as when it gives a buffer back.
+const PREEMPT: Duration = Duration::from_millis(1);
 
 /// Why a runtime does not start.
 #[derive(Debug, thiserror::Error)]
