@@ -14,6 +14,7 @@ use crate::readiness::{Readiness, Registry};
 use crate::ring::{Ring, SlabRange};
 use crate::stats::ReactorStats;
 use crate::sys;
+use crate::task::{ForeignWakes, Tasks};
 use crate::timers::Timers;
 
 /// Tokens of the reactor's own descriptors; those of sockets are below.
@@ -36,9 +37,6 @@ pub(crate) struct RingPlan {
 /// The reactor's engine.
 pub(crate) struct Engine {
     epoll: OwnedFd,
-    timer: OwnedFd,
-    /// What `timer` is set to, in nanoseconds; `u64::MAX` for nothing.
-    timer_set_ns: Cell<u64>,
     registry: RefCell<Registry>,
     events: RefCell<Vec<libc::epoll_event>>,
     timers: RefCell<Timers>,
@@ -46,15 +44,13 @@ pub(crate) struct Engine {
     next_timer_ns: Cell<u64>,
     now_ns: Cell<u64>,
     random: RefCell<Random>,
-    poller: RefCell<Option<Waker>>,
-    parked: Cell<bool>,
-    /// How often tasks were polled: the poller sees by it that others are at work.
-    task_polls: Cell<u64>,
     /// Made for the first disk.
     ring: OnceCell<Ring>,
     ring_plan: RingPlan,
     /// Started for the first call that blocks.
     helper: OnceCell<Helper>,
+    pub(crate) tasks: Tasks,
+    pub(crate) foreign: Arc<ForeignWakes>,
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<ReactorStats>,
 }
@@ -66,27 +62,22 @@ impl Engine {
         ring_plan: RingPlan,
     ) -> io::Result<Self> {
         let epoll = sys::epoll_create()?;
-        let timer = sys::timerfd()?;
-        // Edge-triggered, so that neither needs to be read: each expiry and each ring is an edge of its own.
+        // Edge-triggered, so that it needs not be read: each ring is an edge of its own.
         let events = libc::EPOLLIN as u32 | EDGE;
-        sys::epoll_add(epoll.as_fd(), timer.as_raw_fd(), events, TOKEN_OWN)?;
         sys::epoll_add(epoll.as_fd(), doorbell.event().as_raw_fd(), events, TOKEN_OWN)?;
         Ok(Self {
             epoll,
-            timer,
-            timer_set_ns: Cell::new(u64::MAX),
             registry: RefCell::default(),
             events: RefCell::new(vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_TURN]),
             timers: RefCell::default(),
             next_timer_ns: Cell::new(u64::MAX),
             now_ns: Cell::new(sys::monotonic_ns()),
             random: RefCell::new(Random::new()),
-            poller: RefCell::default(),
-            parked: Cell::new(false),
-            task_polls: Cell::new(0),
             ring: OnceCell::new(),
             ring_plan,
             helper: OnceCell::new(),
+            tasks: Tasks::default(),
+            foreign: Arc::new(ForeignWakes::new(Arc::clone(&doorbell))),
             doorbell,
             stats,
         })
@@ -131,15 +122,33 @@ impl Engine {
     /// Takes the socket events there are; `true` if there were any.
     pub(crate) fn poll_sockets(&self) -> bool {
         let mut events = self.events.borrow_mut();
-        let count = match sys::epoll_poll(self.epoll.as_fd(), &mut events) {
+        let count = sys::epoll_poll(self.epoll.as_fd(), &mut events);
+        self.note(&events, count)
+    }
+
+    /// Sleeps in the kernel until a socket, the ring or the doorbell has something, or a deadline comes.
+    ///
+    /// Only for a reactor with no runnable task, which has announced its sleep and found all queues empty since.
+    pub(crate) fn sleep(&self) {
+        let next = self.next_timer_ns.get();
+        let timeout = if next == u64::MAX { None } else { Some(next.saturating_sub(sys::monotonic_ns())) };
+        self.stats.parks.add(1);
+        let mut events = self.events.borrow_mut();
+        let count = sys::epoll_wait(self.epoll.as_fd(), &mut events, timeout);
+        self.note(&events, count);
+    }
+
+    /// Tells the sockets of their events; `true` if there were any.
+    fn note(&self, events: &[libc::epoll_event], count: io::Result<usize>) -> bool {
+        let events = match count {
             Ok(0) => return false,
-            Ok(count) => count,
+            Ok(count) => &events[..count],
             Err(error) => panic!("a reactor cannot poll its sockets: {error}"),
         };
-        self.stats.socket_events.add(count as u64);
+        self.stats.socket_events.add(events.len() as u64);
         let registry = self.registry.borrow();
         let mut worked = false;
-        for event in &events[..count] {
+        for event in events {
             let token = event.u64;
             if let Some(state) = registry.get(token) {
                 state.note(event.events);
@@ -213,69 +222,5 @@ impl Engine {
             assert!(self.helper.set(Helper::start()?).is_ok(), "nothing else started a helper meanwhile");
         }
         Ok(self.helper.get().expect("it has just been started"))
-    }
-
-    // --- Sleep ---
-
-    /// Sees to it that the reactor wakes for its next deadline.
-    pub(crate) fn arm_timer(&self) {
-        let next = self.next_timer_ns.get();
-        if next != u64::MAX && next != self.timer_set_ns.get() {
-            sys::set_timerfd(self.timer.as_fd(), next).expect("a timer of our own can be set");
-            self.timer_set_ns.set(next);
-        }
-    }
-
-    pub(crate) fn set_poller(&self, waker: Waker) {
-        *self.poller.borrow_mut() = Some(waker);
-    }
-
-    pub(crate) fn set_parked(&self, parked: bool) {
-        self.parked.set(parked);
-    }
-
-    /// Takes back that it sleeps.
-    pub(crate) fn awake(&self) {
-        self.doorbell.awake();
-        if let Some(ring) = self.ring() {
-            ring.awake();
-        }
-    }
-
-    pub(crate) fn parked(&self) -> bool {
-        self.parked.get()
-    }
-
-    /// Called when a task is about to run. One that runs while the poller sleeps was woken behind its back; it
-    /// may leave work, so the poller takes another turn after it.
-    #[inline]
-    pub(crate) fn task_runs(&self) {
-        self.task_polls.set(self.task_polls.get().wrapping_add(1));
-        if self.parked.get() {
-            self.read_clock();
-            if let Some(poller) = &*self.poller.borrow() {
-                poller.wake_by_ref();
-            }
-        }
-    }
-
-    pub(crate) fn task_polls(&self) -> u64 {
-        self.task_polls.get()
-    }
-
-    /// Lets go of every task's waker: the reactor ends.
-    pub(crate) fn forget_wakers(&self) {
-        let timers = self.timers.borrow_mut().take_all();
-        drop(timers);
-        if let Some(ring) = self.ring() {
-            ring.forget_wakers();
-        }
-        self.poller.borrow_mut().take();
-    }
-}
-
-impl AsRawFd for Engine {
-    fn as_raw_fd(&self) -> RawFd {
-        self.epoll.as_raw_fd()
     }
 }

@@ -1,7 +1,7 @@
 //! The environment of one reactor, as the traits of `ashlar-env`.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use ashlar_env::{BufPool, Clock, Env, Instant, ReactorId, Rng, Spawn};
 
 use crate::engine::Engine;
 use crate::stats::ReactorStats;
+use crate::task;
 
 /// What a task on a reactor is handed. Cloning is a reference count.
 #[derive(Clone)]
@@ -60,40 +61,7 @@ impl Rng for ReactorEnv {
 
 impl Spawn for ReactorEnv {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        spawn_on(&self.inner.engine, task);
-    }
-}
-
-/// Starts a task of the present executor, whose engine is `engine`.
-pub(crate) fn spawn_on(engine: &Rc<Engine>, task: impl Future<Output = ()> + 'static) {
-    let alive = Alive::new(engine);
-    glommio::spawn_local(async move {
-        let mut task = pin!(task);
-        poll_fn(|cx| {
-            alive.engine.task_runs();
-            task.as_mut().poll(cx)
-        })
-        .await;
-    })
-    .detach();
-}
-
-/// Counts a task while it lives.
-struct Alive {
-    engine: Rc<Engine>,
-}
-
-impl Alive {
-    fn new(engine: &Rc<Engine>) -> Self {
-        engine.stats.tasks_spawned.add(1);
-        engine.stats.tasks.add(1);
-        Self { engine: Rc::clone(engine) }
-    }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.engine.stats.tasks.sub_one();
+        task::spawn(&self.inner.engine, task);
     }
 }
 

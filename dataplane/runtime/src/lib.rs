@@ -2,7 +2,8 @@
 //!
 //! A reactor is a pinned thread with one glommio executor. A task of that executor, the poller, drives our own
 //! engine beside glommio's: an edge-triggered epoll set, an io_uring ring for disks, timers, and the links to
-//! the other reactors. glommio schedules the tasks and parks the thread; no I/O of ours goes through it.
+//! the other reactors. glommio schedules the tasks; no I/O of ours goes through it, and the thread sleeps in our
+//! epoll set.
 //!
 //! **Architecture invariant:** this is the only crate that names glommio or io-uring, that makes system calls,
 //! and (with FFI leaves of `ashlar-codec`) that holds `unsafe`. It decides nothing of any protocol.
@@ -27,6 +28,7 @@ mod runtime;
 mod stats;
 mod sys;
 mod sysdisk;
+mod task;
 mod timers;
 
 pub use config::{Register, RuntimeConfig, Spin, usable_cores};

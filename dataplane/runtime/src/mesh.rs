@@ -136,15 +136,6 @@ impl<M> MeshEnd<M> {
         }
         true
     }
-
-    /// Lets go of every task's waker: the reactor ends.
-    pub(crate) fn forget_wakers(&self) {
-        drop(self.inner.receiver.take());
-        for sender in &self.inner.senders {
-            drop(sender.waiting.take());
-        }
-        self.inner.waiters.set(0);
-    }
 }
 
 impl<M: Send + 'static> Mesh<M> for MeshEnd<M> {

@@ -1,19 +1,14 @@
 //! The task that drives a reactor's engine.
 //!
 //! While there is work it takes a turn, lets every other runnable task run, and takes the next. When there has
-//! been none for a while it sleeps: it waits for its epoll set to become readable, by which glommio parks the
-//! thread. All it looks at is in that set (sockets, a timer, the doorbell), so anything wakes it.
+//! been none for a while, and no task is runnable, it blocks the thread in its epoll set. All it looks at is in
+//! that set (sockets, the ring's event, the doorbell) or is its time-out, so anything wakes it.
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use glommio::io::{PollState, PollableFd};
-
 use crate::config::Spin;
-use crate::engine::Engine;
 use crate::env::ReactorEnv;
 use crate::inbox::Inbox;
 use crate::mesh::MeshEnd;
@@ -62,30 +57,18 @@ impl SpinPolicy {
     }
 }
 
-/// The engine's epoll set as glommio waits for it.
-struct EpollSet(Rc<Engine>);
-
-impl AsRawFd for EpollSet {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
 /// The poller of one reactor; ends when the runtime stops.
 pub(crate) struct Poller<M: Send + 'static> {
     env: ReactorEnv,
     mesh: MeshEnd<M>,
     inbox: Arc<Inbox<M>>,
-    epoll: PollableFd<EpollSet>,
-    armed: PollState,
     spin: SpinPolicy,
-    started: bool,
     /// When the last turn began.
     turn_ns: u64,
     /// When the last work was seen.
     worked_ns: u64,
+    /// Whether it has slept since.
     slept: bool,
-    seen_polls: u64,
     /// When the end was asked for.
     stopping_ns: Option<u64>,
 }
@@ -94,34 +77,28 @@ impl<M: Send + 'static> Poller<M> {
     /// A poller for the executor it is made on.
     pub(crate) fn new(env: ReactorEnv, mesh: MeshEnd<M>, inbox: Arc<Inbox<M>>, spin: Spin) -> Self {
         let now = env.engine().read_clock();
-        let epoll = PollableFd::new(EpollSet(Rc::clone(env.engine()))).expect("an executor runs here");
         Self {
             env,
             mesh,
             inbox,
-            epoll,
-            armed: PollState::new(),
             spin: SpinPolicy::new(spin),
-            started: false,
             turn_ns: now,
             worked_ns: now,
             slept: false,
-            seen_polls: 0,
             stopping_ns: None,
         }
     }
 
-    /// Looks at everything once; `true` if there was work, or other tasks had some.
-    fn turn(&mut self) -> bool {
+    /// Looks at everything once; `true` if there was work, or a task has some.
+    fn turn(&self) -> bool {
         let engine = self.env.engine();
-        let others = engine.task_polls() != self.seen_polls;
-        self.seen_polls = engine.task_polls();
         let mut worked = engine.fire_timers();
         worked |= engine.ring().is_some_and(Ring::turn);
+        worked |= engine.foreign.turn();
         worked |= self.mesh.turn();
         worked |= self.inbox.turn(&self.env, &self.mesh);
         worked |= engine.poll_sockets();
-        worked | others
+        worked || engine.tasks.runnable() > 0
     }
 
     /// Accounts for the time since the last turn.
@@ -138,43 +115,41 @@ impl<M: Send + 'static> Poller<M> {
         }
     }
 
-    /// Goes to sleep unless something came up; `false` then.
-    fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Sleeps until there is something to do, unless there is already.
+    fn sleep(&mut self) {
         let engine = self.env.engine();
-        engine.arm_timer();
         engine.doorbell.announce_sleep();
-        let stays_awake = self.mesh.has_work()
+        let stays_awake = !engine.foreign.is_empty()
+            || self.mesh.has_work()
             || self.inbox.has_work()
             || engine.ring().is_some_and(|ring| !ring.prepare_sleep());
-        if stays_awake || self.epoll.poll_readable(cx, &mut self.armed).is_ready() {
-            engine.awake();
-            return false;
+        if !stays_awake {
+            engine.sleep();
+            self.slept = true;
+            if let Some(ring) = engine.ring() {
+                ring.awake();
+            }
         }
-        engine.stats.parks.add(1);
-        engine.set_parked(true);
-        self.slept = true;
-        true
+        engine.doorbell.awake();
     }
 
-    /// Whether the kernel has let go of all disk operations, or had long enough for it.
-    fn drained(&mut self, now_ns: u64) -> bool {
-        let running = self.env.engine().ring().map_or(0, Ring::running);
-        let since = *self.stopping_ns.get_or_insert(now_ns);
-        if running > 0 && now_ns - since < DRAIN_MAX_NS {
-            return false;
+    /// Ends all tasks. `true` once they are gone and the kernel has let go of the disk operations they left, or
+    /// had long enough for it.
+    fn ended(&mut self, now_ns: u64) -> bool {
+        let engine = self.env.engine();
+        if self.stopping_ns.is_none() {
+            self.stopping_ns = Some(now_ns);
+            engine.tasks.end();
         }
-        if running > 0 {
+        let running = engine.ring().map_or(0, Ring::running);
+        if engine.stats.tasks.get() == 0 && running == 0 {
+            return true;
+        }
+        let late = self.stopping_ns.is_some_and(|since| now_ns - since >= DRAIN_MAX_NS);
+        if late {
             tracing::error!(running, "disk operations do not end; the reactor ends without them");
         }
-        true
-    }
-
-    fn wake_up(&mut self) {
-        let engine = self.env.engine();
-        if engine.parked() {
-            engine.set_parked(false);
-            engine.awake();
-        }
+        late
     }
 }
 
@@ -183,34 +158,21 @@ impl<M: Send + 'static> Future for Poller<M> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if !this.started {
-            this.started = true;
-            this.env.engine().set_poller(cx.waker().clone());
-        }
-        this.wake_up();
         let now = this.env.engine().read_clock();
         let worked = this.turn();
-        if this.inbox.stopped() && this.drained(now) {
-            this.mesh.forget_wakers();
-            this.env.engine().forget_wakers();
+        if this.inbox.stopped() && this.ended(now) {
             return Poll::Ready(());
         }
+        // Time asleep is idle time.
+        this.account(worked && !this.slept);
         let idle_ns = now.saturating_sub(this.worked_ns);
         if worked {
-            if this.slept {
-                this.slept = false;
-                this.spin.slept(idle_ns);
-                // Time asleep is idle time.
-                this.account(false);
-            } else {
-                this.account(true);
-            }
             this.worked_ns = now;
-        } else {
-            this.account(false);
-            if this.spin.sleeps_after(idle_ns) && this.sleep(cx) {
-                return Poll::Pending;
+            if std::mem::take(&mut this.slept) {
+                this.spin.slept(idle_ns);
             }
+        } else if this.spin.sleeps_after(idle_ns) {
+            this.sleep();
         }
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -206,20 +206,6 @@ impl Ring {
             waker.wake();
         }
     }
-
-    /// Lets go of every task's waker: the reactor ends.
-    pub(crate) fn forget_wakers(&self) {
-        let mut inner = self.inner.borrow_mut();
-        let waiting = std::mem::take(&mut inner.waiting);
-        let mut wakers = Vec::new();
-        for slot in &mut inner.slots {
-            if let Slot::Running { waker, .. } = slot {
-                wakers.extend(waker.take());
-            }
-        }
-        drop(inner);
-        drop((waiting, wakers));
-    }
 }
 
 impl Drop for Ring {

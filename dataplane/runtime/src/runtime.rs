@@ -30,9 +30,9 @@ use crate::{memory, sys};
 /// glommio's own I/O memory, which nothing here uses: the least it takes.
 const GLOMMIO_MEMORY_BYTES: usize = 64 << 10;
 
-/// How often a reactor that never runs out of tasks looks at what glommio itself waits for: tasks woken by
-/// another reactor, as when it gives a buffer back.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// glommio's timer that interrupts a run of tasks: longer than the process lives (34 years). Nothing here needs
+/// it, and see `task.rs` for what it does to an executor that is late.
+const PREEMPT: Duration = Duration::from_secs(1 << 30);
 
 /// Why a runtime does not start.
 #[derive(Debug, thiserror::Error)]
@@ -274,6 +274,7 @@ fn run_reactor<M: Send + 'static>(parts: Parts<M>, started: &mpsc::Sender<Result
     if let Err(error) = sys::pin_thread(parts.core) {
         tracing::warn!(reactor, core = parts.core, %error, "cannot pin a reactor to its core; it runs unpinned");
     }
+    sys::set_timer_slack_least();
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("reactor-{reactor}"))
         .io_memory(GLOMMIO_MEMORY_BYTES)

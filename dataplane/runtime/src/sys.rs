@@ -117,28 +117,10 @@ pub(crate) fn raise_eventfd(fd: BorrowedFd<'_>) {
     unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
 }
 
-/// A timer that becomes readable (timerfd on the monotonic clock).
-pub(crate) fn timerfd() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers are passed.
-    own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) })
-}
-
-/// Sets `timer` to expire once at `deadline_ns` of [`monotonic_ns`].
-pub(crate) fn set_timerfd(timer: BorrowedFd<'_>, deadline_ns: u64) -> io::Result<()> {
-    // A zero value would disarm it.
-    let at = deadline_ns.clamp(1, i64::MAX as u64);
-    let spec = libc::itimerspec {
-        it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-        it_value: libc::timespec {
-            tv_sec: (at / 1_000_000_000) as libc::time_t,
-            tv_nsec: (at % 1_000_000_000) as libc::c_long,
-        },
-    };
-    // SAFETY: `spec` is valid for reads; the old value is not asked for.
-    check(unsafe {
-        libc::timerfd_settime(timer.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &raw const spec, ptr::null_mut())
-    })
-    .map(drop)
+/// Lets the calling thread's waits end when asked for, not up to 50 us later.
+pub(crate) fn set_timer_slack_least() {
+    // SAFETY: no pointers are passed. Where the kernel refuses, waits are a little late.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };
 }
 
 /// An epoll instance.
@@ -159,6 +141,29 @@ pub(crate) fn epoll_poll(epoll: BorrowedFd<'_>, events: &mut [libc::epoll_event]
     let room = events.len() as libc::c_int;
     // SAFETY: `events` is valid for writes of `room` entries.
     let result = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), room, 0) };
+    event_count(result)
+}
+
+/// Waits for events, `timeout_ns` at most (`None`: for ever); returns how many there are.
+pub(crate) fn epoll_wait(
+    epoll: BorrowedFd<'_>,
+    events: &mut [libc::epoll_event],
+    timeout_ns: Option<u64>,
+) -> io::Result<usize> {
+    let room = events.len() as libc::c_int;
+    let timeout = timeout_ns.map(|ns| libc::timespec {
+        tv_sec: (ns / 1_000_000_000).min(i32::MAX as u64) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `events` is valid for writes of `room` entries, `timeout` for reads where it is not null; no
+    // signal mask is passed.
+    let result =
+        unsafe { libc::epoll_pwait2(epoll.as_raw_fd(), events.as_mut_ptr(), room, timeout, ptr::null()) };
+    event_count(result)
+}
+
+fn event_count(result: libc::c_int) -> io::Result<usize> {
     match check(result) {
         Ok(n) => Ok(n as usize),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),

@@ -39,11 +39,6 @@ impl Timers {
         let entry = self.waiting.first_entry()?;
         if entry.key().0 > now_ns { None } else { Some(entry.remove()) }
     }
-
-    /// Takes all.
-    pub(crate) fn take_all(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.waiting).into_values().collect()
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod common;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ashlar_env::spawn::yield_now;
@@ -151,6 +152,51 @@ fn a_buffer_given_back_by_another_reactor_wakes_who_waits_for_it() {
         let waited = waited.wait().unwrap();
         assert!(waited < Duration::from_millis(500), "{waited:?} with {spin:?}");
     }
+}
+
+#[test]
+fn a_wake_from_another_thread_arrives_asleep_or_spinning() {
+    for spin in [Spin::NEVER, SHORT, Spin::Always] {
+        let runtime = runtime::<()>(1, spin);
+        let (wakers, woken) = mpsc::channel::<Waker>();
+        let flag = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&flag);
+        let answer = runtime.reactors()[0].call(move |_, _| async move {
+            for round in 1..=500 {
+                poll_fn(|cx| {
+                    if seen.load(Ordering::SeqCst) >= round {
+                        return Poll::Ready(());
+                    }
+                    wakers.send(cx.waker().clone()).unwrap();
+                    Poll::Pending
+                })
+                .await;
+            }
+        });
+        let waking = std::thread::spawn(move || {
+            for waker in woken {
+                flag.fetch_add(1, Ordering::SeqCst);
+                // Twice: the second is one too many, and harmless, also when the task has ended meanwhile.
+                waker.wake_by_ref();
+                waker.wake();
+            }
+        });
+        answer.wait().unwrap();
+        waking.join().unwrap();
+    }
+}
+
+#[test]
+fn a_task_that_never_waits_does_not_hold_up_the_end() {
+    let runtime = runtime::<()>(1, SHORT);
+    let yields = async {
+        loop {
+            yield_now().await;
+        }
+    };
+    runtime.reactors()[0].spawn(|_, _| yields).unwrap();
+    runtime.reactors()[0].call(|_, _| async {}).wait().unwrap();
+    runtime.shutdown();
 }
 
 #[test]
