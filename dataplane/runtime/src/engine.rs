@@ -135,6 +135,8 @@ impl Engine {
         self.stats.parks.add(1);
         let mut events = self.events.borrow_mut();
         let count = sys::epoll_wait(self.epoll.as_fd(), &mut events, timeout);
+        // What it wakes runs before the next turn.
+        self.read_clock();
         self.note(&events, count);
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Poller<M: Send + 'static> {
     worked_ns: u64,
     /// Whether it has slept since.
     slept: bool,
+    /// How often tasks had been polled at the last turn.
+    seen_polls: u64,
     /// When the end was asked for.
     stopping_ns: Option<u64>,
 }
@@ -85,14 +87,17 @@ impl<M: Send + 'static> Poller<M> {
             turn_ns: now,
             worked_ns: now,
             slept: false,
+            seen_polls: 0,
             stopping_ns: None,
         }
     }
 
-    /// Looks at everything once; `true` if there was work, or a task has some.
-    fn turn(&self) -> bool {
+    /// Looks at everything once; `true` if there was work, or tasks had or have some.
+    fn turn(&mut self) -> bool {
         let engine = self.env.engine();
-        let mut worked = engine.fire_timers();
+        let polls = engine.tasks.polls();
+        let mut worked = std::mem::replace(&mut self.seen_polls, polls) != polls;
+        worked |= engine.fire_timers();
         worked |= engine.ring().is_some_and(Ring::turn);
         worked |= engine.foreign.turn();
         worked |= self.mesh.turn();

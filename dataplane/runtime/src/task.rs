@@ -179,6 +179,7 @@ pub(crate) struct Tasks {
     all: RefCell<Vec<Option<Arc<TaskWaker>>>>,
     free: RefCell<Vec<usize>>,
     runnable: Rc<Cell<usize>>,
+    polls: Cell<u64>,
     ending: Cell<bool>,
 }
 
@@ -204,6 +205,11 @@ impl Tasks {
         self.runnable.get()
     }
 
+    /// How often tasks were polled: whoever looks twice sees whether any was.
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.get()
+    }
+
     /// Ends all tasks: each is dropped where it stands, in its next turn.
     pub(crate) fn end(&self) {
         self.ending.set(true);
@@ -226,7 +232,9 @@ pub(crate) fn spawn(engine: &Rc<Engine>, task: impl Future<Output = ()> + 'stati
         let mut task = pin!(task);
         poll_fn(|cx| {
             this.waker.begins(cx.waker());
-            if this.engine.tasks.ending.get() {
+            let tasks = &this.engine.tasks;
+            tasks.polls.set(tasks.polls.get().wrapping_add(1));
+            if tasks.ending.get() {
                 return Poll::Ready(());
             }
             task.as_mut().poll(&mut Context::from_waker(&waker))

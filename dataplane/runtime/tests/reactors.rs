@@ -228,6 +228,49 @@ fn a_trickle_of_work_does_not_make_it_spin() {
 }
 
 #[test]
+fn frequent_work_keeps_it_awake() {
+    // Work that comes long before the longest spin is over, and is over at once: it never pays to sleep.
+    let runtime = runtime::<u64>(2, Spin::Adaptive(Duration::from_millis(20)));
+    runtime.reactors()[1]
+        .spawn(|_, mesh| async move {
+            loop {
+                let (from, message) = recv(&mesh).await;
+                send(&mesh, from, message).await;
+            }
+        })
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let parks = || runtime.reactors().iter().map(|reactor| reactor.stats().parks.get()).sum::<u64>();
+    let before = parks();
+    let answer = runtime.reactors()[0].call(|_, mesh| async move {
+        for message in 0..500 {
+            send(&mesh, ReactorId(1), message).await;
+            recv(&mesh).await;
+        }
+    });
+    answer.wait().unwrap();
+    let slept = parks() - before;
+    assert!(slept < 100, "slept {slept} times in 500 round trips");
+}
+
+#[test]
+fn time_goes_on_while_it_sleeps() {
+    let runtime = runtime::<Instant>(2, Spin::NEVER);
+    let age = runtime.reactors()[1].call(|env, mesh| async move {
+        let before = env.now();
+        let (_, sent) = recv(&mesh).await;
+        // The time this task sees is that of its wake-up, not that of the reactor's falling asleep.
+        (env.now().since(before), sent)
+    });
+    std::thread::sleep(Duration::from_millis(30));
+    runtime.reactors()[0]
+        .spawn(|_, mesh| async move { send(&mesh, ReactorId(1), Instant::now()).await })
+        .unwrap();
+    let (passed, _) = age.wait().unwrap();
+    assert!(passed >= Duration::from_millis(25), "{passed:?}");
+}
+
+#[test]
 fn tasks_take_turns_while_one_never_waits() {
     let runtime = runtime::<()>(1, SHORT);
     let answer = runtime.reactors()[0].call(|env, _| async move {

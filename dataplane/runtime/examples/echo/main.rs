@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release -p ashlar-runtime --example echo [seconds per case] [connections]...`
 //!
-//! Prints, for each number of connections and queue depth, the medians over the rounds and the median of the
-//! ratios of neighbouring rounds. On a busy machine only the ratios mean anything.
+//! Prints, for each number of connections and queue depth, the best round of each, their ratio, and the median and
+//! quartiles of the ratios of neighbouring rounds. On a busy machine the best rounds are the least disturbed.
 
 mod client;
 mod plain;
@@ -26,7 +26,7 @@ fn main() {
     let cores = ashlar_runtime::usable_cores();
     let (server_core, client_core) = (cores[0], *cores.last().expect("there is a core"));
     let reactor = reactor::Server::start(server_core);
-    println!("connections  depth  reactor/s  epoll/s  ratio [quartiles]");
+    println!("connections  depth  reactor/s  epoll/s  ratio  median [quartiles]");
     for &count in &connections {
         for depth in [1, 32, 128] {
             let mut rates = Vec::new();
@@ -58,11 +58,12 @@ fn quantile(values: impl Iterator<Item = f64>, part: f64) -> f64 {
 }
 
 fn report(connections: usize, depth: usize, rates: &[(f64, f64)]) {
-    let ours = quantile(rates.iter().map(|pair| pair.0), 0.5);
-    let theirs = quantile(rates.iter().map(|pair| pair.1), 0.5);
+    let ours = quantile(rates.iter().map(|pair| pair.0), 1.0);
+    let theirs = quantile(rates.iter().map(|pair| pair.1), 1.0);
     let ratio = |part| quantile(rates.iter().map(|pair| pair.0 / pair.1), part);
     println!(
-        "{connections:11}  {depth:5}  {ours:9.0}  {theirs:7.0}  {:.3} [{:.3} {:.3}]",
+        "{connections:11}  {depth:5}  {ours:9.0}  {theirs:7.0}  {:.3}   {:.3} [{:.3} {:.3}]",
+        ours / theirs,
         ratio(0.5),
         ratio(0.25),
         ratio(0.75)
