@@ -278,10 +278,9 @@ impl Host {
         for unit in 0..BLOCKS {
             let Some(data) = self.read_data(BlockRange::new(Lba(unit), 1).unwrap()).await else { return };
             let mut books = self.run.books.borrow_mut();
-            let at = books.tick();
             let value = value_of(1, unit * u64::from(self.run.block.bytes()) / 512, &data);
             if let Ok(value) = value
-                && let Err(violation) = books.oracle.observe(unit, value, at)
+                && let Err(violation) = books.oracle.observe(unit, value)
             {
                 self.run.fail(format!("block {unit} after the power failure: {violation}"));
             }
@@ -314,7 +313,7 @@ async fn through_a_power_failure(run: Run, env: SimEnv) {
     {
         let mut books = run.books.borrow_mut();
         let at = books.tick();
-        for (unit, allowed) in books.oracle.crash(at) {
+        for (unit, allowed) in books.oracle.power_failed(at) {
             books.checker.restart(unit, &allowed, at);
         }
     }

@@ -91,6 +91,13 @@ impl Oracle {
         }
     }
 
+    /// A write was refused: it never took effect and never will.
+    pub fn refuse_write(&mut self, id: WriteId) {
+        if let Some(unit) = self.open.remove(&id) {
+            self.unit(unit).retain(|write| write.id != id);
+        }
+    }
+
     /// A flush has been submitted.
     #[must_use]
     pub fn begin_flush(&self) -> FlushId {

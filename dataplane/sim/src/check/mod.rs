@@ -8,9 +8,11 @@
 //!   ones, against which both forms of the rule are tested.
 //! * [`stamp`]: self-describing sectors.
 //! * [`crash`]: what a unit may hold after a crash.
+//! * [`ledger`]: all of them together, in commands over runs of blocks: what a host model or load generator uses.
 
 pub mod crash;
 pub mod history;
+pub mod ledger;
 pub mod register;
 pub mod stamp;
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use ashlar_env::{Net, Rng};
 
 use super::wire::{REPLY_BYTES, Request, Verb, parse_reply};
-use super::{Plan, Shared, value_of};
-use crate::check::crash::WriteId;
-use crate::check::register::OperationId;
+use super::{Plan, Shared};
+use crate::check::ledger::{Cause, WriteEnd};
 use crate::conformance::{receive, send_all, sleep, within};
 use crate::{SimEnv, SimStream};
 
@@ -79,16 +78,16 @@ async fn connect(env: &SimEnv, paths: [SocketAddr; 2]) -> SimStream {
     }
 }
 
-/// Executes a request and tells the checkers; false where the connection is of no more use.
+/// Executes a request and tells the ledger; false where the connection is of no more use.
 async fn watched(env: &SimEnv, stream: &SimStream, request: Request, writer: u32, watch: &Shared) -> bool {
     let end = match request.verb {
         Verb::Read => read(env, stream, request, watch).await,
         Verb::Write { fua } => write(env, stream, request, fua, writer, watch).await,
         Verb::Flush => {
-            let flush = watch.borrow().oracle.begin_flush();
+            let ticket = watch.borrow_mut().ledger.begin_flush();
             let end = exchange(env, stream, request, &[]).await;
-            if end == End::Done(Vec::new()) {
-                watch.borrow_mut().oracle.end_flush(flush);
+            if matches!(end, End::Done(_)) {
+                watch.borrow_mut().ledger.end_flush(ticket);
             }
             end
         }
@@ -97,33 +96,17 @@ async fn watched(env: &SimEnv, stream: &SimStream, request: Request, writer: u32
 }
 
 async fn read(env: &SimEnv, stream: &SimStream, request: Request, watch: &Shared) -> End {
-    let units = request.lba..request.lba + request.sectors;
-    let (lives, ids): (u64, Vec<OperationId>) = {
-        let mut watch = watch.borrow_mut();
-        let at = watch.tick();
-        (watch.crashes, units.clone().map(|unit| watch.checker.begin_read(unit, at)).collect())
-    };
+    let ticket = watch.borrow_mut().ledger.begin_read(request.lba, request.sectors);
     let end = exchange(env, stream, request, &[]).await;
-    let mut watch = watch.borrow_mut();
-    let at = watch.tick();
-    let End::Done(data) = &end else {
-        ids.into_iter().for_each(|id| watch.checker.drop_read(id, at));
-        return end;
-    };
-    for ((unit, id), sector) in units.zip(ids).zip(data.chunks(512)) {
-        let value = match value_of(unit, sector) {
-            Ok(value) => value,
-            Err(damage) => {
-                env.fail("stamp", damage.to_string());
-                return end;
+    let ledger = &mut watch.borrow_mut().ledger;
+    match &end {
+        End::Done(data) => {
+            if let Err(wrong) = ledger.end_read(ticket, data) {
+                let check = if matches!(wrong.cause, Cause::Damage(_)) { "stamp" } else { "register" };
+                env.fail(check, wrong.to_string());
             }
-        };
-        if watch.crashes == lives {
-            watch.oracle.settle(unit, value);
         }
-        if let Err(violation) = watch.checker.end_read(id, value, at) {
-            env.fail("register", format!("lba={unit}: {violation}"));
-        }
+        End::Failed | End::Unknown => ledger.drop_read(ticket),
     }
     end
 }
@@ -137,33 +120,18 @@ async fn write(
     watch: &Shared,
 ) -> End {
     let mut data = vec![0; request.sectors as usize * 512];
-    let ids: Vec<(OperationId, WriteId)> = {
-        let mut watch = watch.borrow_mut();
-        let at = watch.tick();
-        let stamp = watch.stamp(writer);
-        stamp.fill(request.lba, &mut data);
-        (request.lba..request.lba + request.sectors)
-            .map(|unit| {
-                let write = watch.checker.begin_write(unit, stamp.value(), at);
-                (write, watch.oracle.begin_write(unit, stamp.value(), at))
-            })
-            .collect()
-    };
+    let ticket = watch.borrow_mut().ledger.begin_write(writer, request.lba, &mut data, fua);
     let end = exchange(env, stream, request, &data).await;
-    let mut watch = watch.borrow_mut();
-    let at = watch.tick();
-    for (write, oracle) in ids {
-        match end {
-            End::Done(_) => {
-                watch.checker.end_write(write, at);
-                watch.oracle.end_write(oracle, fua, at);
-            }
-            End::Failed => {
-                watch.checker.fence_write(write, at);
-                watch.oracle.fence_write(oracle, at);
-            }
-            End::Unknown => env.marks().hit("scenario: unknown write"),
+    let how = match end {
+        End::Done(_) => WriteEnd::Done,
+        End::Failed => WriteEnd::Fenced,
+        End::Unknown => {
+            env.marks().hit("scenario: unknown write");
+            WriteEnd::Unknown
         }
+    };
+    if let Err(violation) = watch.borrow_mut().ledger.end_write(ticket, how) {
+        env.fail("register", violation.to_string());
     }
     end
 }
