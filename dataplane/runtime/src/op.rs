@@ -1,4 +1,7 @@
 //! One disk operation: how it is put to the kernel, and what its result means.
+//!
+//! The kernel hands syncs and allocations to worker threads of its own at once, and reads and writes where they
+//! would block, so that none of them holds up the reactor.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;

@@ -60,7 +60,10 @@ pub enum StartError {
         source: io::Error,
     },
     /// the executor did not start
-    #[error("cannot start the executor of reactor {reactor}: {reason}")]
+    #[error(
+        "cannot start the executor of reactor {reactor}: {reason}; it needs io_uring and 512 KiB of locked memory \
+         (`ulimit -l`)"
+    )]
     Executor {
         /// its number
         reactor: usize,

@@ -113,6 +113,7 @@ impl KernelDisk {
         let data = if data.as_ptr().addr().is_multiple_of(self.shared.memory_align_bytes as usize) {
             data
         } else {
+            // Waiting here while holding `data` is safe: who holds one of these waits for the device alone.
             let mut copy = self.bounce.alloc(data.len()).await;
             copy.copy_from_slice(&data);
             copy.freeze()
@@ -227,6 +228,10 @@ impl Disk for KernelDisk {
             // Nothing was ever written through a read-only device.
             if disk.shared.read_only {
                 return Ok(());
+            }
+            // What completed on a device without a cache is durable; so says whoever opened it.
+            if !disk.shared.volatile_cache {
+                return disk.shared.check_writable();
             }
             disk.sync().await
         }

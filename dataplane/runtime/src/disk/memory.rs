@@ -15,7 +15,48 @@ const BLOCK_BYTES: u32 = 512;
 /// What memory is taken in, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// Chunks in one table: 256 MiB of them.
+const TABLE_CHUNKS: usize = 4096;
+
+const TABLE_BYTES: u64 = TABLE_CHUNKS as u64 * CHUNK_BYTES as u64;
+
 type Chunk = Box<[u8; CHUNK_BYTES]>;
+
+/// The chunks there are, in two levels, so that what lies at the end of a large disk takes no large table.
+#[derive(Default)]
+struct Chunks {
+    tables: Vec<Option<Box<[Option<Chunk>]>>>,
+}
+
+impl Chunks {
+    fn get(&self, at: usize) -> Option<&Chunk> {
+        self.tables.get(at / TABLE_CHUNKS)?.as_ref()?[at % TABLE_CHUNKS].as_ref()
+    }
+
+    fn get_mut(&mut self, at: usize) -> Option<&mut Chunk> {
+        self.tables.get_mut(at / TABLE_CHUNKS)?.as_mut()?[at % TABLE_CHUNKS].as_mut()
+    }
+
+    fn get_or_zeros(&mut self, at: usize) -> &mut Chunk {
+        let table = at / TABLE_CHUNKS;
+        if table >= self.tables.len() {
+            self.tables.resize_with(table + 1, || None);
+        }
+        let table = self.tables[table].get_or_insert_with(|| (0..TABLE_CHUNKS).map(|_| None).collect());
+        table[at % TABLE_CHUNKS].get_or_insert_with(zero_chunk)
+    }
+
+    fn remove(&mut self, at: usize) {
+        if let Some(Some(table)) = self.tables.get_mut(at / TABLE_CHUNKS) {
+            table[at % TABLE_CHUNKS] = None;
+        }
+    }
+
+    /// Beyond this byte there is nothing.
+    fn end_bytes(&self) -> u64 {
+        self.tables.len() as u64 * TABLE_BYTES
+    }
+}
 
 /// A disk in memory. It keeps nothing beyond the process, so a flush has nothing to add.
 #[derive(Clone)]
@@ -26,7 +67,7 @@ pub(crate) struct MemoryDisk {
 struct Memory {
     size_bytes: Cell<u64>,
     /// Those never written are zeros and take no memory.
-    chunks: RefCell<Vec<Option<Chunk>>>,
+    chunks: RefCell<Chunks>,
 }
 
 /// The parts of a run of bytes, chunk by chunk: chunk, offset in it, length.
@@ -66,8 +107,8 @@ impl MemoryDisk {
         for (chunk, offset, len) in parts(start, rest.len() as u64) {
             let (part, tail) = rest.split_at_mut(len);
             match chunks.get(chunk) {
-                Some(Some(bytes)) => part.copy_from_slice(&bytes[offset..offset + len]),
-                _ => part.fill(0),
+                Some(bytes) => part.copy_from_slice(&bytes[offset..offset + len]),
+                None => part.fill(0),
             }
             rest = tail;
         }
@@ -80,10 +121,7 @@ impl MemoryDisk {
         let mut rest = data;
         for (chunk, offset, len) in parts(start, data.len() as u64) {
             let (part, tail) = rest.split_at(len);
-            if chunk >= chunks.len() {
-                chunks.resize_with(chunk + 1, || None);
-            }
-            chunks[chunk].get_or_insert_with(zero_chunk)[offset..offset + len].copy_from_slice(part);
+            chunks.get_or_zeros(chunk)[offset..offset + len].copy_from_slice(part);
             rest = tail;
         }
         Ok(())
@@ -91,13 +129,22 @@ impl MemoryDisk {
 
     fn clear(&self, start: u64, len: u64) {
         let mut chunks = self.inner.chunks.borrow_mut();
-        let end = (chunks.len() * CHUNK_BYTES) as u64;
-        let len = len.min(end.saturating_sub(start));
-        for (chunk, offset, len) in parts(start, len) {
-            if len == CHUNK_BYTES {
-                chunks[chunk] = None;
-            } else if let Some(bytes) = &mut chunks[chunk] {
-                bytes[offset..offset + len].fill(0);
+        let end = (start + len).min(chunks.end_bytes());
+        let mut at = start;
+        while at < end {
+            // Where there is no table there is nothing to clear: on to the next.
+            let table_end = (at / TABLE_BYTES + 1) * TABLE_BYTES;
+            let here = at;
+            at = table_end.min(end);
+            if chunks.tables[(here / TABLE_BYTES) as usize].is_none() {
+                continue;
+            }
+            for (chunk, offset, len) in parts(here, at - here) {
+                if len == CHUNK_BYTES {
+                    chunks.remove(chunk);
+                } else if let Some(bytes) = chunks.get_mut(chunk) {
+                    bytes[offset..offset + len].fill(0);
+                }
             }
         }
     }
@@ -115,8 +162,6 @@ impl MemoryDisk {
         let old = self.inner.size_bytes.replace(size_bytes);
         if size_bytes < old {
             self.clear(size_bytes, old - size_bytes);
-            let chunks = size_bytes.div_ceil(CHUNK_BYTES as u64) as usize;
-            self.inner.chunks.borrow_mut().truncate(chunks);
         }
         Ok(())
     }
@@ -268,11 +313,25 @@ mod tests {
         assert!(got[..512].iter().all(|&byte| byte == 1));
         assert!(got[512..512 + 2 * CHUNK_BYTES].iter().all(|&byte| byte == 0));
         assert!(got[512 + 2 * CHUNK_BYTES..].iter().all(|&byte| byte == 1));
-        assert!(disk.inner.chunks.borrow()[1].is_none());
+        assert!(disk.inner.chunks.borrow().get(1).is_none());
         disk.set_size(512).unwrap();
         disk.set_size(4 * CHUNK).unwrap();
         disk.fill(0, &mut got).unwrap();
         assert!(got[512..].iter().all(|&byte| byte == 0));
-        assert_eq!(disk.inner.chunks.borrow().iter().flatten().count(), 1);
+        let kept = disk.inner.chunks.borrow().tables.iter().flatten().flatten().flatten().count();
+        assert_eq!(kept, 1);
+    }
+
+    #[test]
+    fn the_end_of_a_huge_disk_takes_little_memory() {
+        let disk = MemoryDisk::new(1 << 50);
+        disk.store((1 << 50) - 512, &[1; 512]).unwrap();
+        let mut got = [0; 1024];
+        disk.fill((1 << 50) - 1024, &mut got).unwrap();
+        assert_eq!((got[511], got[512]), (0, 1));
+        // Nor does it take long to clear it all.
+        disk.zero(ByteRange { start: 512, len: (1 << 50) - 1024 }).unwrap();
+        disk.fill((1 << 50) - 1024, &mut got).unwrap();
+        assert_eq!((got[511], got[512]), (0, 1));
     }
 }
