@@ -1,6 +1,7 @@
 //! The `ashlar` binary: assembly of a node, and the command line.
 
 mod cli;
+mod node;
 mod serve;
 
 use std::process::ExitCode;

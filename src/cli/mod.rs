@@ -121,7 +121,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         report_panics_plainly();
     }
     match cli.command {
-        Command::Serve(serve) => return Ok(crate::serve::run(serve.config()?)),
+        Command::Serve(serve) => {
+            let embedded = serve.config.is_none();
+            return Ok(crate::serve::run(&serve.config()?, embedded));
+        }
         Command::Status => return status::run(&global),
         Command::Volume(command) => volume::run(command, &global),
         Command::Target(command) => target::run(command, &global),

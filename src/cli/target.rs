@@ -218,12 +218,7 @@ fn show_table(target: &TargetView) -> String {
     let controllers = target.controllers.iter().map(|controller| {
         let host = controller.host.as_deref().unwrap_or(&controller.host_nqn);
         let queues = output::count(controller.io_queues.into(), "I/O queue");
-        format!(
-            "{}: {host} from {}, {queues}, for {}",
-            controller.controller_id,
-            controller.peer,
-            age(controller.age_ms)
-        )
+        format!("{}: {host}, {queues}, for {}", controller.controller_id, age(controller.age_ms))
     });
     let lines = |lines: Vec<String>| or_dash(lines.join("\n"));
     fields(vec![

@@ -2,6 +2,7 @@
 pub mod hub;
 pub mod io;
 pub mod limits;
+pub mod server;
 pub mod transport;
 pub mod view;
 pub mod wire;

@@ -225,9 +225,6 @@ pub struct ControllerView {
     /// Name of the host, if it is a known one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Address of the host's admin connection.
-    #[schema(value_type = String)]
-    pub peer: SocketAddr,
     /// Number of I/O queues.
     pub io_queues: u32,
     /// Milliseconds since it was created.

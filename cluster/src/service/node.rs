@@ -19,8 +19,6 @@ pub struct LiveController {
     pub controller_id: u16,
     /// NQN the host gave at Connect.
     pub host_nqn: String,
-    /// Address of the host's admin connection.
-    pub peer: SocketAddr,
     /// Number of I/O queues.
     pub io_queues: u32,
     /// Milliseconds since Connect.

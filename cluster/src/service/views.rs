@@ -73,7 +73,6 @@ fn controller_view(state: &State, controller: &super::LiveController) -> Control
         controller_id: controller.controller_id,
         host_nqn: controller.host_nqn.clone(),
         host: host.map(|host| host.name.to_string()),
-        peer: controller.peer,
         io_queues: controller.io_queues,
         age_ms: controller.age_ms,
     }

@@ -1,0 +1,216 @@
+//! What a reactor of this node holds, and what the control thread does to it.
+//!
+//! The functions here run on a reactor, inside [`ashlar_runtime::ReactorHandle::call`]. What the reactor holds is
+//! its own: it is reached through a thread-local, never from elsewhere.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ashlar_cluster::state::Reservation;
+use ashlar_env::mesh::ReactorId;
+use ashlar_env::reservation::HostId;
+use ashlar_env::units::{BlockSize, VolumeId};
+use ashlar_env::volume::{Issuer, Operation, VolumeInfo};
+use ashlar_env::{BufPool, Clock, Disk, DiskInfo, Instant, Spawn, Volume};
+use ashlar_nvmeof::hub::{ControllerReport, HubConfig};
+use ashlar_nvmeof::limits::Limits;
+use ashlar_nvmeof::server::Server;
+use ashlar_nvmeof::server::stats::{IoStats, VolumeCounts};
+use ashlar_nvmeof::view::Targets;
+use ashlar_runtime::{Device, MeshEnd, OpenDevice, ReactorEnv};
+use ashlar_volume::remote::{self, Exchange};
+use ashlar_volume::{AnyVolume, Null, PassThrough, Settings, scratch_pool};
+
+use super::message::NodeMessage;
+use super::reservations::{Control, KeptReservations, restore};
+
+pub(crate) type NodeMesh = MeshEnd<NodeMessage>;
+pub(crate) type NodeVolume = AnyVolume<ReactorEnv, Device, NodeMesh, NodeMessage, KeptReservations>;
+type NodeServer = Server<ReactorEnv, NodeVolume, NodeMessage, NodeMesh>;
+
+/// The reactor that accepts connections and holds the hub.
+pub(crate) const HUB_REACTOR: ReactorId = ReactorId(0);
+
+/// A reactor's part of the node.
+pub(crate) struct Reactor {
+    env: ReactorEnv,
+    server: NodeServer,
+    exchange: Exchange<NodeMesh, NodeMessage, NodeVolume>,
+    volumes: RefCell<BTreeMap<VolumeId, NodeVolume>>,
+    scratch: BufPool,
+}
+
+thread_local! {
+    static REACTOR: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+}
+
+/// The reactor at hand.
+pub(crate) fn here() -> Rc<Reactor> {
+    REACTOR.with_borrow(|reactor| reactor.clone().expect("the reactor was set up when the node started"))
+}
+
+/// What a volume is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct VolumeSpec {
+    pub id: VolumeId,
+    pub backing: Backing,
+    pub block_size: BlockSize,
+    pub size_bytes: u64,
+    pub read_only: bool,
+    pub reservation: Option<Reservation>,
+}
+
+/// Where its data are.
+#[derive(Clone, Debug)]
+pub(crate) enum Backing {
+    Device(OpenDevice),
+    Memory,
+    Null,
+}
+
+/// The properties of a device, as a reactor finds them.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn probe(env: &ReactorEnv, device: OpenDevice) -> Result<DiskInfo, String> {
+    let device = device.attach(env).map_err(|error| error.to_string())?;
+    Ok(device.info())
+}
+
+/// Sets this reactor up; once.
+pub(crate) fn set_up(
+    env: &ReactorEnv,
+    mesh: &NodeMesh,
+    limits: &Limits,
+    hub: Option<HubConfig>,
+) -> Arc<IoStats> {
+    let server = Server::new(env.clone(), mesh.clone(), limits.clone(), HUB_REACTOR, hub);
+    let exchange = Exchange::new(mesh.clone(), remote::Limits::default());
+    let stats = server.stats();
+    let deliver = server.clone();
+    env.spawn(exchange.clone().run(move |event| {
+        if let remote::Event::Other(_, NodeMessage::Target(message)) = event {
+            deliver.deliver(message);
+        }
+    }));
+    let volumes = RefCell::default();
+    let reactor = Reactor { env: env.clone(), server, exchange, volumes, scratch: scratch_pool() };
+    REACTOR.set(Some(Rc::new(reactor)));
+    stats
+}
+
+impl Reactor {
+    /// Opens a volume that is to live here.
+    pub fn open(&self, spec: VolumeSpec, control: Control) -> Result<VolumeInfo, String> {
+        let volume = self.make(&spec, control)?;
+        let info = volume.info();
+        self.exchange.publish(volume.clone());
+        self.volumes.borrow_mut().insert(info.id, volume);
+        Ok(info)
+    }
+
+    fn make(&self, spec: &VolumeSpec, control: Control) -> Result<NodeVolume, String> {
+        let device = match &spec.backing {
+            Backing::Null => {
+                let blocks = spec.size_bytes >> spec.block_size.shift();
+                let null = Null::new(spec.id, spec.block_size, blocks);
+                return null.map(AnyVolume::Null).ok_or_else(|| "the volume has no blocks".into());
+            }
+            Backing::Memory => Device::memory(spec.size_bytes),
+            Backing::Device(device) => device.clone().attach(&self.env).map_err(|error| error.to_string())?,
+        };
+        let settings = Settings {
+            id: spec.id,
+            block_size: spec.block_size,
+            read_only: spec.read_only,
+            reservations: restore(spec.reservation.as_ref())?,
+            scratch: self.scratch.clone(),
+        };
+        let store = KeptReservations::new(control, spec.reservation.as_ref());
+        let volume = PassThrough::new(self.env.clone(), device, settings, store);
+        volume.map(AnyVolume::PassThrough).map_err(|error| error.to_string())
+    }
+
+    /// Takes note of a volume that lives on another reactor.
+    pub fn know(&self, home: ReactorId, info: VolumeInfo) {
+        let remote = AnyVolume::Remote(self.exchange.remote(home, info));
+        self.volumes.borrow_mut().insert(info.id, remote);
+    }
+
+    /// Lets a volume go. Operations under way end as they would have.
+    pub fn close(&self, volume: VolumeId) {
+        let _ = self.exchange.withdraw(volume);
+        self.volumes.borrow_mut().remove(&volume);
+    }
+
+    /// Resizes a volume that lives here.
+    pub async fn resize(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        shrink: bool,
+    ) -> Result<VolumeInfo, String> {
+        let volume = self.volumes.borrow().get(&volume).cloned();
+        let info = match volume {
+            Some(AnyVolume::PassThrough(volume)) => {
+                volume.resize(size_bytes, shrink).await.map_err(|error| error.to_string())?
+            }
+            Some(AnyVolume::Null(null)) => {
+                let before = null.info();
+                let resized =
+                    Null::new(before.id, before.block_size, size_bytes >> before.block_size.shift());
+                let volume = AnyVolume::Null(resized.ok_or("the volume would have no blocks")?);
+                self.exchange.publish(volume.clone());
+                self.volumes.borrow_mut().insert(before.id, volume.clone());
+                volume.info()
+            }
+            Some(AnyVolume::Remote(_)) | None => return Err("the volume is not served here".into()),
+        };
+        self.exchange.announce(info);
+        Ok(info)
+    }
+
+    /// Makes all that was completed durable, for a clean end.
+    pub async fn flush(&self) {
+        let nobody = Issuer { host: HostId::default(), session: 0 };
+        let local: Vec<_> = self.volumes.borrow().values().cloned().collect();
+        for volume in local.into_iter().filter(|volume| matches!(volume, AnyVolume::PassThrough(_))) {
+            // A failed flush has been told to the hosts whose writes it concerns.
+            let _ = volume.execute(nobody, Operation::Flush).await;
+        }
+    }
+
+    pub fn set_targets(&self, targets: &Arc<Targets>) {
+        let volumes = self.volumes.borrow();
+        self.server.set_targets(targets, |id| volumes.get(&id).cloned());
+    }
+
+    pub fn listen(&self, address: SocketAddr) -> Result<SocketAddr, String> {
+        self.server.listen(address).map_err(|error| error.to_string())
+    }
+
+    pub fn drain(&self) {
+        self.server.drain();
+    }
+
+    pub fn report(&self) -> ReactorReport {
+        ReactorReport {
+            now: self.env.now(),
+            connections: self.server.connections(),
+            controllers: self.server.controllers(),
+            volumes: self.server.volume_counts(),
+        }
+    }
+}
+
+/// What goes on on a reactor.
+pub(crate) struct ReactorReport {
+    /// The reactor's time, to which the controllers' ages relate.
+    pub now: Instant,
+    pub connections: usize,
+    pub controllers: Vec<ControllerReport>,
+    pub volumes: Vec<(VolumeId, VolumeCounts)>,
+}
