@@ -21,6 +21,10 @@ impl RunningNode {
             ..Live::default()
         };
         self.gather_book(&mut live);
+        for target in state.targets().values() {
+            let entry = live.targets.entry(target.name.clone()).or_default();
+            entry.nvme_addresses.clone_from(&live.nvme_listen);
+        }
         let asked: Vec<_> =
             self.reactors.iter().map(|handle| handle.call(|_, _| async { here().report() })).collect();
         for answer in asked {
@@ -49,9 +53,7 @@ impl RunningNode {
 fn place(live: &mut Live, state: &State, controller: &ControllerReport, now: ashlar_env::Instant) {
     let target = state.targets().values().find(|target| target.nqn.as_str() == controller.subsystem);
     let Some(target) = target else { return };
-    let addresses = live.nvme_listen.clone();
     let entry = live.targets.entry(target.name.clone()).or_default();
-    entry.nvme_addresses = addresses;
     entry.connections += 1 + u64::from(controller.io_queues);
     entry.controllers.push(LiveController {
         controller_id: controller.cntlid,

@@ -62,7 +62,7 @@ struct Book {
 }
 
 impl RunningNode {
-    /// Starts the reactors of `config`. `open_to_all`: every host may connect to every target.
+    /// Starts the reactors of `config`. `open_to_all`: new targets let every host in.
     ///
     /// # Errors
     /// Why not, for people.
@@ -241,7 +241,7 @@ impl RunningNode {
         let targets = {
             let book = self.book.lock().expect("no panic while held");
             let volumes = book.open.iter().map(|(&id, &(_, info))| (id, info)).collect();
-            Arc::new(view::targets(state, &volumes, &book.ports, self.open_to_all))
+            Arc::new(view::targets(state, &volumes, &book.ports))
         };
         // The hub goes last: what it tells hosts of is served everywhere by then.
         for handle in self.reactors.iter().rev() {
@@ -386,6 +386,9 @@ impl Node for RunningNode {
             {
                 let grown = self.resize(VolumeId(found.id.0), *size_bytes, false).await;
                 return grown.map_err(|why| Refusal::new(RefusalKind::Failed, action.describe(), why));
+            }
+            if let Action::CreateTarget(new) = action {
+                new.any_host |= self.open_to_all;
             }
             self.prepare_volume(action).await
         })

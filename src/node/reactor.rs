@@ -129,7 +129,7 @@ impl Reactor {
             reservations: restore(spec.reservation.as_ref())?,
             scratch: self.scratch.clone(),
         };
-        let store = KeptReservations::new(control, spec.reservation.as_ref());
+        let store = KeptReservations::new(control);
         let volume = PassThrough::new(self.env.clone(), device, settings, store);
         volume.map(AnyVolume::PassThrough).map_err(|error| error.to_string())
     }

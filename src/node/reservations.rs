@@ -1,12 +1,10 @@
 //! Where reservations are kept through power loss: in the control state.
 
-use std::cell::Cell;
 use std::future::Future;
-use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use ashlar_cluster::service::ControlHandle;
-use ashlar_cluster::state::{Action, RefusalKind, Reservation, VolumeId};
+use ashlar_cluster::state::{RefusalKind, Reservation, VolumeId};
 use ashlar_volume::reservation_record::ReservationRecord;
 use ashlar_volume::{ReservationStore, Reservations, StoreError};
 
@@ -17,14 +15,11 @@ pub(crate) type Control = Arc<OnceLock<ControlHandle>>;
 #[derive(Clone)]
 pub(crate) struct KeptReservations {
     control: Control,
-    /// The generation stored last. Counts up by one per state stored.
-    generation: Rc<Cell<u64>>,
 }
 
 impl KeptReservations {
-    pub fn new(control: Control, stored: Option<&Reservation>) -> Self {
-        let generation = stored.map_or(0, |reservation| reservation.generation);
-        Self { control, generation: Rc::new(Cell::new(generation)) }
+    pub fn new(control: Control) -> Self {
+        Self { control }
     }
 }
 
@@ -47,15 +42,12 @@ impl ReservationStore for KeptReservations {
         state: &Reservations,
     ) -> impl Future<Output = Result<(), StoreError>> + 'static {
         let blob = serde_json::to_vec(&ReservationRecord::from(state.clone()));
-        let (control, generation) = (Arc::clone(&self.control), Rc::clone(&self.generation));
+        let control = Arc::clone(&self.control);
         async move {
             let blob = blob.map_err(|error| StoreError::Failed(error.to_string()))?;
             let control = control.get().ok_or_else(|| StoreError::Failed("the node is starting".into()))?;
-            let next = generation.get() + 1;
-            generation.set(next);
-            let action = Action::SetReservation { volume: VolumeId(volume.0), generation: next, blob };
-            match control.submit(action).await {
-                Ok(_) => Ok(()),
+            match control.save_reservation(VolumeId(volume.0), blob).await {
+                Ok(()) => Ok(()),
                 Err(refusal) if refusal.kind == RefusalKind::NoSpace => Err(StoreError::NoSpace),
                 Err(refusal) => Err(StoreError::Failed(refusal.why)),
             }

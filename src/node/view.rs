@@ -9,13 +9,8 @@ use ashlar_env::units::VolumeId;
 use ashlar_env::volume::VolumeInfo;
 use ashlar_nvmeof::view::{Access, AnaState, Namespace, Port, Subsystem, Targets};
 
-/// The targets of `state`, with the volumes that are open. On an `open_to_all` node every host may connect.
-pub(crate) fn targets(
-    state: &State,
-    volumes: &BTreeMap<VolumeId, VolumeInfo>,
-    ports: &[Port],
-    open_to_all: bool,
-) -> Targets {
+/// The targets of `state`, with the volumes that are open.
+pub(crate) fn targets(state: &State, volumes: &BTreeMap<VolumeId, VolumeInfo>, ports: &[Port]) -> Targets {
     let subsystems = state.targets().values().map(|target| {
         let namespaces = target.namespaces.iter().filter_map(|(&nsid, id)| {
             let volume = *volumes.get(&VolumeId(id.0))?;
@@ -28,7 +23,7 @@ pub(crate) fn targets(
             let number = state.groups().get(&group)?.ana_group_id;
             Some((number, ana_state(target.ana.get(&group).copied().unwrap_or_default())))
         });
-        let access = if open_to_all || target.access.any_host {
+        let access = if target.access.any_host {
             Access::AnyHost
         } else {
             let allowed = target.access.hosts.iter().filter_map(|name| state.hosts().get(name));
