@@ -6,11 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ashlar_nvmeof::wire::Sqe;
+use ashlar_nvmeof::wire::fabrics::{CATTR_DISABLE_SQ_FLOW_CONTROL, CONTROLLER_ANY, property};
+use ashlar_nvmeof::wire::identify::{IdentifyController, IdentifyNamespace, cns};
 use ashlar_nvmeof::wire::sqe::admin;
-use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::fabrics::{self, CATTR_NO_FLOW_CONTROL, CNTLID_DYNAMIC, ConnectData, property};
+use super::fabrics;
 use super::queue::{Data, Queue, QueueOptions, Reply};
 use super::{ClientError, Digests, Result, dial};
 
@@ -64,7 +66,7 @@ impl HostOptions {
     }
 
     fn cattr(&self) -> u8 {
-        if self.no_flow_control { CATTR_NO_FLOW_CONTROL } else { 0 }
+        if self.no_flow_control { CATTR_DISABLE_SQ_FLOW_CONTROL } else { 0 }
     }
 }
 
@@ -108,7 +110,7 @@ impl Controller {
             options.timeout,
         )?;
         let connect = fabrics::connect(0, ADMIN_ENTRIES, options.cattr(), options.kato_ms);
-        let data = ConnectData::new(options.host_id, CNTLID_DYNAMIC, &options.subnqn, &options.hostnqn);
+        let data = fabrics::connect_data(options.host_id, CONTROLLER_ANY, &options.subnqn, &options.hostnqn);
         let reply = admin.call(connect, Data::ToController(1024), data.as_bytes(), options.timeout)?;
         let cntlid = expect("Connect of the admin queue", &reply)?.completion.dw0 as u16;
         let mut controller = Self {
@@ -126,13 +128,13 @@ impl Controller {
 
     /// CC.EN = 1 with the usual entry sizes, then CSTS.RDY = 1.
     fn enable(&mut self) -> Result<()> {
-        let cap = self.property(property::CAP, true)?;
+        let cap = self.property(property::CAPABILITIES, true)?;
         self.io_entries_max = (cap as u32 & 0xFFFF) + 1;
         // IOCQES 4, IOSQES 6, MPS 4 KiB, NVM command set, enable.
-        self.set_property(property::CC, 4 << 20 | 6 << 16 | 1)?;
+        self.set_property(property::CONFIGURATION, 4 << 20 | 6 << 16 | 1)?;
         let deadline = Instant::now() + self.options.timeout;
         loop {
-            let csts = self.property(property::CSTS, false)?;
+            let csts = self.property(property::STATUS, false)?;
             if csts & 2 != 0 {
                 return Err(ClientError::Setup(format!(
                     "the controller reports a fatal state: CSTS {csts:#x}"
@@ -150,18 +152,19 @@ impl Controller {
 
     /// MDTS and IOCCSZ from Identify Controller (Base, section 5.17.2.1).
     fn read_limits(&mut self) -> Result<()> {
-        let data = self.identify(1, 0)?;
-        let cntlid = u16::from_le_bytes([data[78], data[79]]);
+        let data = self.identify(cns::CONTROLLER, 0)?;
+        let identity = parse::<IdentifyController>(&data)?;
+        let cntlid = identity.cntlid.get();
         if cntlid != self.cntlid {
             return Err(ClientError::Protocol(format!(
                 "Identify names controller {cntlid:#06x}, Connect {:#06x}",
                 self.cntlid
             )));
         }
-        let mdts = u32::from(data[77]);
+        let mdts = u32::from(identity.mdts);
         self.transfer_bytes_max =
             if mdts == 0 { u64::MAX } else { 4096u64.checked_shl(mdts).unwrap_or(u64::MAX) };
-        let ioccsz = u32::from_le_bytes([data[1792], data[1793], data[1794], data[1795]]);
+        let ioccsz = identity.ioccsz.get();
         self.in_capsule_bytes = ioccsz.saturating_mul(16).saturating_sub(64).min(IN_CAPSULE_BYTES_MAX);
         Ok(())
     }
@@ -233,15 +236,16 @@ impl Controller {
     /// # Errors
     /// As [`identify`](Self::identify), or there is no such namespace.
     pub fn namespace(&mut self, nsid: u32) -> Result<Namespace> {
-        let data = self.identify(0, nsid)?;
-        let blocks = u64::from_le_bytes(*data.first_chunk().expect("Identify is 4096 bytes"));
+        let data = self.identify(cns::NAMESPACE, nsid)?;
+        let identity = parse::<IdentifyNamespace>(&data)?;
+        let blocks = identity.nsze.get();
         if blocks == 0 {
             let subnqn = &self.options.subnqn;
             return Err(ClientError::Setup(format!("{subnqn} has no active namespace {nsid}")));
         }
-        // FLBAS picks the LBA format; LBADS is its byte 2 (NVM, section 4.1.5.1).
-        let format = usize::from(data[26] & 0xF);
-        let shift = u32::from(data[128 + 4 * format + 2]);
+        // FLBAS bits 3:0 and 6:5 pick the LBA format (NVM, section 4.1.5.1).
+        let format = identity.flbas & 0xF | (identity.flbas >> 5 & 3) << 4;
+        let shift = u32::from(identity.lba_formats[usize::from(format)].lbads);
         if !(9..=16).contains(&shift) {
             return Err(ClientError::Protocol(format!("namespace {nsid} has blocks of 2^{shift} bytes")));
         }
@@ -301,7 +305,7 @@ impl Controller {
             },
             options.timeout,
         )?;
-        let data = ConnectData::new(options.host_id, self.cntlid, &options.subnqn, &options.hostnqn);
+        let data = fabrics::connect_data(options.host_id, self.cntlid, &options.subnqn, &options.hostnqn);
         let connect = fabrics::connect(qid, entries, options.cattr(), 0);
         let reply = queue.call(connect, Data::ToController(1024), data.as_bytes(), options.timeout)?;
         expect("Connect of an I/O queue", &reply)?;
@@ -335,7 +339,7 @@ impl Controller {
     /// # Errors
     /// As [`set_property`](Self::set_property).
     pub fn shut_down(mut self) -> Result<()> {
-        self.set_property(property::CC, 1 << 14 | 4 << 20 | 6 << 16 | 1)
+        self.set_property(property::CONFIGURATION, 1 << 14 | 4 << 20 | 6 << 16 | 1)
     }
 
     /// Keeps the controller alive from a thread of its own, twice in every timeout.
@@ -377,6 +381,12 @@ impl Drop for KeptAlive {
             let _ = thread.join();
         }
     }
+}
+
+fn parse<T: FromBytes + zerocopy::Immutable + zerocopy::KnownLayout + zerocopy::Unaligned>(
+    data: &[u8],
+) -> Result<&T> {
+    T::ref_from_bytes(data).map_err(|_| ClientError::Protocol(format!("a structure of {} bytes", data.len())))
 }
 
 fn expect<'a>(what: &'static str, reply: &'a Reply) -> Result<&'a Reply> {

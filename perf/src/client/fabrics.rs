@@ -1,59 +1,21 @@
 //! The Fabrics commands and the data of Connect, as a host builds them (Base, section 6).
 
 use ashlar_nvmeof::wire::Sqe;
+use ashlar_nvmeof::wire::fabrics::ConnectData;
 use ashlar_nvmeof::wire::sqe::{SGL_IN_CAPSULE, SGL_TRANSPORT, Sgl, admin, fabrics};
+use zerocopy::FromZeros;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The data of Connect, 1024 bytes (Base, section 6.3).
-#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct ConnectData {
-    /// Bytes 15:0: host identifier.
-    pub host_id: [u8; 16],
-    /// Bytes 17:16: controller identifier; FFFFh asks for any.
-    pub cntlid: U16,
-    /// Bytes 255:18: reserved.
-    pub reserved_18: [u8; 238],
-    /// Bytes 511:256: NQN of the subsystem, ended by a NUL.
-    pub subnqn: [u8; 256],
-    /// Bytes 767:512: NQN of the host, ended by a NUL.
-    pub hostnqn: [u8; 256],
-    /// Bytes 1023:768: reserved.
-    pub reserved_768: [u8; 256],
-}
-
-const _: () = assert!(size_of::<ConnectData>() == 1024);
-
-/// CNTLID in Connect that asks for any controller.
-pub const CNTLID_DYNAMIC: u16 = 0xFFFF;
-/// CATTR bit: the host does not use submission queue flow control (DISSQFC).
-pub const CATTR_NO_FLOW_CONTROL: u8 = 1 << 2;
-
-/// Offsets of the controller properties (Base, section 3.1.3).
-pub mod property {
-    /// Controller Capabilities, 8 bytes.
-    pub const CAP: u32 = 0x00;
-    /// Version.
-    pub const VS: u32 = 0x08;
-    /// Controller Configuration.
-    pub const CC: u32 = 0x14;
-    /// Controller Status.
-    pub const CSTS: u32 = 0x1C;
-}
-
-impl ConnectData {
-    /// The data with which `hostnqn` asks for controller `cntlid` of `subnqn`. Names longer than 255 bytes are
-    /// cut, which the controller then refuses as unknown.
-    #[must_use]
-    pub fn new(host_id: [u8; 16], cntlid: u16, subnqn: &str, hostnqn: &str) -> Self {
-        let mut data = Self::new_zeroed();
-        data.host_id = host_id;
-        data.cntlid = U16::new(cntlid);
-        put_name(&mut data.subnqn, subnqn);
-        put_name(&mut data.hostnqn, hostnqn);
-        data
-    }
+/// The data with which `hostnqn` asks for controller `cntlid` of `subnqn`. Names longer than 255 bytes are cut,
+/// which the controller then refuses as unknown.
+#[must_use]
+pub fn connect_data(host_id: [u8; 16], cntlid: u16, subnqn: &str, hostnqn: &str) -> ConnectData {
+    let mut data = ConnectData::new_zeroed();
+    data.host_id = host_id;
+    data.controller_id = U16::new(cntlid);
+    put_name(&mut data.subsystem_nqn, subnqn);
+    put_name(&mut data.host_nqn, hostnqn);
+    data
 }
 
 fn put_name(field: &mut [u8; 256], name: &str) {

@@ -8,12 +8,13 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use ashlar_codec::crc32c;
+use ashlar_nvmeof::wire::fabrics::ConnectData;
 use ashlar_nvmeof::wire::pdu::{CapsuleCmd, CapsuleResp, Header, IcReq, TermReq, flags, kind};
 use ashlar_nvmeof::wire::{Cqe, Sqe};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::fabrics::{self, ConnectData, sgl_in_capsule};
+use super::fabrics::{self, sgl_in_capsule};
 use super::{ClientError, Digests, Result, dial};
 
 /// The largest PDU this reads, in bytes.
