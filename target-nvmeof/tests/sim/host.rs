@@ -69,7 +69,7 @@ fn ranged(opcode: u8, lba: u64, blocks: u64, flags: u32) -> Sqe {
     let mut sqe = command(opcode, 1);
     sqe.cdw10 = U32::new(lba as u32);
     sqe.cdw11 = U32::new((lba >> 32) as u32);
-    sqe.cdw12 = U32::new(blocks as u32 - 1 | flags);
+    sqe.cdw12 = U32::new((blocks as u32 - 1) | flags);
     sqe
 }
 
