@@ -116,8 +116,6 @@ fn read_nvmeof(section: &Section<'_, '_>, limits: Limits, default: Nvmeof) -> Nv
     Nvmeof {
         discovery: section.read_list("discovery", discovery, value::addresses(DISCOVERY_PORT)),
         advertise: advertised.iter().map(|(ip, own)| SocketAddr::new(*ip, own.unwrap_or(port))).collect(),
-        allow_header_digest: section.read("allow_header_digest", default.allow_header_digest, value::boolean),
-        allow_data_digest: section.read("allow_data_digest", default.allow_data_digest, value::boolean),
         listen,
         limits,
     }

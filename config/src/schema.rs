@@ -79,10 +79,6 @@ pub struct Nvmeof {
     /// `advertise`: the addresses that discovery records name, as hosts reach them. Empty means: the address
     /// that the asking host reached, with the ports of `listen`.
     pub advertise: Vec<SocketAddr>,
-    /// `allow_header_digest`: whether a host may ask for CRC32C over PDU headers.
-    pub allow_header_digest: bool,
-    /// `allow_data_digest`: whether a host may ask for CRC32C over PDU data.
-    pub allow_data_digest: bool,
     /// `[nvmeof.limits]`
     pub limits: Limits,
 }
@@ -226,8 +222,6 @@ impl Default for Nvmeof {
             listen: vec![any(NVME_TCP_PORT)],
             discovery: vec![any(DISCOVERY_PORT)],
             advertise: Vec::new(),
-            allow_header_digest: true,
-            allow_data_digest: true,
             limits: Limits::default(),
         }
     }

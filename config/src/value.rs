@@ -49,10 +49,6 @@ fn integer(value: &Value<'_>) -> Option<Option<i64>> {
     Some(i64::from_str_radix(integer.as_str(), integer.radix()).ok())
 }
 
-pub(crate) fn boolean(value: &Value<'_>) -> Result<bool, Refusal> {
-    value.get_ref().as_bool().ok_or_else(|| wrong_type("true or false", value))
-}
-
 /// A whole number within `range`.
 pub(crate) fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value<'_>) -> Result<T, Refusal>
 where

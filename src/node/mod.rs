@@ -339,6 +339,7 @@ fn limits(nvmeof: &Nvmeof) -> Limits {
         io_queues_max: limits.io_queues,
         controllers_max: limits.max_controllers,
         connections_max: limits.max_connections,
+        connections_per_host_max: limits.max_connections_per_host,
         unauthenticated_per_address_max: limits.max_handshakes_per_address,
         handshake_timeout: limits.handshake_timeout,
     }

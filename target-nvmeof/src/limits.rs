@@ -16,6 +16,8 @@ pub struct Limits {
     pub controllers_max: u16,
     /// Connections of the node, at most.
     pub connections_max: u32,
+    /// Connections (queues) of one host NQN that have finished Connect, over all subsystems, at most.
+    pub connections_per_host_max: u32,
     /// Connections that have not finished Connect, per source address, at most.
     pub unauthenticated_per_address_max: u32,
     /// How long a connection may take for each step before Connect succeeds.
@@ -30,6 +32,7 @@ impl Default for Limits {
             io_queues_max: 64,
             controllers_max: 4096,
             connections_max: 8192,
+            connections_per_host_max: 1024,
             unauthenticated_per_address_max: 64,
             handshake_timeout: Duration::from_secs(10),
         }

@@ -90,11 +90,19 @@ impl Hub {
             return Err(Status::COMMAND_SEQUENCE_ERROR.into());
         }
         self.check_access(&request)?;
+        if self.connections_of(request.host_nqn) >= self.config.limits.connections_per_host_max as usize {
+            return Err(Status::CONNECT_BUSY.into());
+        }
         let granted = match request.command.queue_id.get() {
             0 => self.connect_admin(connection, local, &request, now)?,
             qid => self.connect_io(connection, &request, qid, now)?,
         };
         Ok(Arc::new(granted))
+    }
+
+    fn connections_of(&self, host_nqn: &str) -> usize {
+        let of_host = self.controllers.values().filter(|controller| controller.host_nqn == host_nqn);
+        of_host.map(|controller| 1 + controller.io.len()).sum()
     }
 
     fn check_access(&self, request: &Request<'_>) -> Result<(), Refused> {
