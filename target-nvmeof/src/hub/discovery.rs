@@ -14,8 +14,9 @@ use super::error_log::TRTYPE_TCP;
 /// The port number assigned to discovery. Hosts are sent elsewhere for I/O where there is an elsewhere, or
 /// they would make two paths of one.
 const DISCOVERY_PORT: u16 = 8009;
-/// TREQ: a secure channel is not required; flow control may be off.
-const TREQ: u8 = 0b10 | 1 << 2;
+/// TREQ: nothing is specified of a secure channel; flow control may be off. SECTYPE already says that there
+/// is no secure channel, and nvme-cli 2.3 asks for TLS wherever TREQ says "required" or "not required".
+const TREQ: u8 = 1 << 2;
 /// EFLAGS: the discovery controller keeps connections and tells of changes (EPCSD).
 const EFLAGS_PERSISTENT: u16 = 1 << 1;
 const RECORD_BYTES: u64 = size_of::<DiscoveryRecord>() as u64;

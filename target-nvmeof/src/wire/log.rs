@@ -226,7 +226,7 @@ pub struct DiscoveryRecord {
     pub family: u8,
     /// 2: SUBTYPE: 1 referral, 2 NVM subsystem, 3 this discovery subsystem.
     pub subtype: u8,
-    /// 3: TREQ: bits 1:0 a secure channel (10b not required), bit 2 flow control may be off.
+    /// 3: TREQ: bits 1:0 a secure channel (00b not specified, 01b required, 10b not required), bit 2 flow control may be off.
     pub requirements: u8,
     /// 4: PORTID.
     pub port_id: U16,
