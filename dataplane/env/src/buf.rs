@@ -14,7 +14,7 @@ use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
@@ -84,8 +84,13 @@ struct Pool {
     waiting_count: AtomicUsize,
 }
 
+/// The free chunks of one size.
 struct Class {
-    free: ArrayQueue<Arc<Chunk>>,
+    /// The one given back last is taken first: it is still in the processor's cache. Nobody ever waits for this
+    /// lock: whoever finds it taken goes to `returned`.
+    free: Mutex<Vec<Arc<Chunk>>>,
+    /// Given back while another thread held the lock.
+    returned: ArrayQueue<Arc<Chunk>>,
     /// Chunks that may still be made on the heap. Always 0 for a pool over a slab.
     unmade: AtomicUsize,
 }
@@ -131,10 +136,30 @@ impl Drop for Chunk {
     }
 }
 
+impl Class {
+    fn pop(&self) -> Option<Arc<Chunk>> {
+        let hot = self.free.try_lock().ok().and_then(|mut free| free.pop());
+        hot.or_else(|| self.returned.pop())
+    }
+
+    fn push(&self, chunk: Arc<Chunk>) {
+        match self.free.try_lock() {
+            Ok(mut free) => free.push(chunk),
+            Err(_) => {
+                assert!(self.returned.push(chunk).is_ok(), "a pool holds no more chunks than it made");
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.free.lock().map_or(0, |free| free.len()) + self.returned.len()
+    }
+}
+
 impl Pool {
     fn take(self: &Arc<Self>, class: usize) -> Option<Arc<Chunk>> {
         for (at, class) in self.classes.iter().enumerate().skip(class) {
-            if let Some(chunk) = class.free.pop() {
+            if let Some(chunk) = class.pop() {
                 return Some(chunk);
             }
             if class.unmade.load(Ordering::Relaxed) > 0
@@ -157,8 +182,7 @@ impl Pool {
     }
 
     fn put(&self, chunk: Arc<Chunk>) {
-        let free = &self.classes[usize::from(chunk.class)].free;
-        assert!(free.push(chunk).is_ok(), "a pool holds no more chunks than it made");
+        self.classes[usize::from(chunk.class)].push(chunk);
         if self.waiting_count.load(Ordering::SeqCst) > 0 {
             while let Some(waker) = self.waiting.pop() {
                 self.waiting_count.fetch_sub(1, Ordering::SeqCst);
@@ -212,7 +236,8 @@ impl BufPool {
 
     fn build(plan: PoolPlan, on_demand: bool) -> Self {
         let classes = plan.limits.map(|limit| Class {
-            free: ArrayQueue::new(limit.max(1)),
+            free: Mutex::new(Vec::with_capacity(if on_demand { 0 } else { limit })),
+            returned: ArrayQueue::new(limit.max(1)),
             unmade: AtomicUsize::new(if on_demand { limit } else { 0 }),
         });
         let inner = Pool { classes, waiting: SegQueue::new(), waiting_count: AtomicUsize::new(0) };
@@ -248,7 +273,7 @@ impl BufPool {
     /// How many buffers are free or not made yet, over all classes. For tests and metrics.
     #[must_use]
     pub fn free_count(&self) -> usize {
-        self.inner.classes.iter().map(|c| c.free.len() + c.unmade.load(Ordering::Relaxed)).sum()
+        self.inner.classes.iter().map(|c| c.len() + c.unmade.load(Ordering::Relaxed)).sum()
     }
 }
 

@@ -50,6 +50,11 @@ const fn field(offset: u32) -> Violation {
 
 const DIGEST_BYTES: usize = 4;
 
+/// From this on, what is left of a payload counts as large, in bytes.
+const DIRECT_BYTES_LARGE: usize = 16 << 10;
+/// Bytes staged behind a large payload, at most.
+const STAGED_BEHIND_LARGE: usize = 2048;
+
 impl Transport {
     /// Where the next bytes received belong, in order: into a command's buffer, then into the staging buffer.
     /// Both empty when nothing is to be received now.
@@ -66,7 +71,11 @@ impl Transport {
             }
             _ => {}
         }
-        [IoSliceMut::new(direct), IoSliceMut::new(self.staging.spare())]
+        // Behind a large payload comes another, as a rule: only its header is to be staged, not its data.
+        let behind = if direct.len() >= DIRECT_BYTES_LARGE { STAGED_BEHIND_LARGE } else { usize::MAX };
+        let spare = self.staging.spare();
+        let behind = behind.min(spare.len());
+        [IoSliceMut::new(direct), IoSliceMut::new(&mut spare[..behind])]
     }
 
     /// `n` bytes were received into [`Self::recv_slices`]; none means that the host has finished sending.

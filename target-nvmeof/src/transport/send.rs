@@ -12,7 +12,7 @@ use crate::wire::Cqe;
 use crate::wire::pdu::{CapsuleResp, DataPdu, FatalError, Header, IcResp, R2t, TermReq, flags, kind};
 
 /// Replies encoded into one batch, at most.
-const BATCH_REPLIES: usize = 64;
+const BATCH_REPLIES: usize = 32;
 /// Slices of a batch, at most: for each reply its header, its data and its data digest.
 const BATCH_SLICES: usize = 3 * BATCH_REPLIES;
 
