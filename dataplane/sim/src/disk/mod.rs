@@ -100,9 +100,15 @@ impl DiskImage {
     #[must_use]
     pub fn read(&self, start: u64, len: usize) -> Vec<u8> {
         let sector = u64::from(self.sector_bytes);
-        (start..start + len as u64)
-            .map(|at| self.sectors.get(&(at / sector)).map_or(0, |bytes| bytes[(at % sector) as usize]))
-            .collect()
+        let end = start + len as u64;
+        let mut read = vec![0; len];
+        for (&number, bytes) in self.sectors.range(start / sector..end.div_ceil(sector)) {
+            let at = number * sector;
+            let (from, to) = (start.max(at), end.min(at + sector));
+            let part = &bytes[(from - at) as usize..(to - at) as usize];
+            read[(from - start) as usize..(to - start) as usize].copy_from_slice(part);
+        }
+        read
     }
 }
 
