@@ -4,13 +4,14 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use ashlar_env::clock::Instant;
 use ashlar_env::mesh::Mesh;
@@ -33,6 +34,10 @@ use crate::wire::{Cqe, Sqe, Status};
 const SEND_SLICES: usize = 192;
 /// Receives of one turn, before other tasks get theirs.
 const ROUNDS_PER_TURN: usize = 4;
+/// How long a host may take to close after a terminate request.
+const LINGER: Duration = Duration::from_secs(5);
+/// Receives of one turn while lingering.
+const LINGER_RECEIVES: usize = 16;
 
 /// What the hub tells a connection, until the connection takes it.
 #[derive(Default)]
@@ -125,7 +130,10 @@ pub(super) async fn serve<E, V, M, X>(
     };
     let mut slots = Slots::new(usize::from(server.inner.limits.io_queue_entries_max));
     poll_fn(|cx| connection.turn(cx, &mut slots, &execute)).await;
-    connection.stream.shutdown();
+    let terminated = matches!(connection.why, Some(Closed::ProtocolError(_)));
+    if !terminated {
+        connection.stream.shutdown();
+    }
     // Nothing of a queue that the host was told is gone may take effect later: its operations end first.
     poll_fn(|cx| {
         while let Poll::Ready(Some(_)) = slots.poll_next(cx) {}
@@ -133,7 +141,32 @@ pub(super) async fn serve<E, V, M, X>(
     })
     .await;
     connection.leave();
+    if terminated {
+        let Connection { stream, ticket, .. } = connection;
+        linger(&server.inner.env, &stream).await;
+        stream.shutdown();
+        drop(ticket);
+    }
     server.forget(id);
+}
+
+/// Reads and forgets what a host still sends that was told of its error, until it closes. To close at once would
+/// make the kernel answer those bytes with a reset, and the host would lose the terminate request.
+async fn linger<E: Env>(env: &E, stream: &E::Stream) {
+    let mut timer = std::pin::pin!(env.sleep_until(env.now().plus(LINGER)));
+    let mut scratch = [0; 2048];
+    poll_fn(|cx| {
+        for _ in 0..LINGER_RECEIVES {
+            match stream.poll_recv(cx, &mut [IoSliceMut::new(&mut scratch)]) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return timer.as_mut().poll(cx),
+            }
+        }
+        cx.waker().wake_by_ref();
+        timer.as_mut().poll(cx)
+    })
+    .await;
 }
 
 impl<E, V, M, X> Connection<E, V, M, X>
