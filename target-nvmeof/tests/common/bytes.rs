@@ -122,14 +122,6 @@ pub fn sqe(opcode: u8, cid: u16, len: u32) -> Sqe {
     sqe
 }
 
-/// The same with its data in the capsule.
-#[must_use]
-pub fn sqe_in_capsule(opcode: u8, cid: u16, len: u32) -> Sqe {
-    let mut sqe = sqe(opcode, cid, len);
-    sqe.sgl.identifier = SGL_IN_CAPSULE;
-    sqe
-}
-
 /// An I/O command on `blocks` blocks of 512 bytes from `first`.
 #[must_use]
 pub fn io(opcode: u8, cid: u16, first: u64, blocks: u32) -> Sqe {

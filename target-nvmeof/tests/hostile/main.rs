@@ -1,0 +1,42 @@
+//! What a host, a broken host or an attacker can send, against the real server in the simulator: deterministic, in
+//! virtual time, so that waiting costs nothing.
+//!
+//! The numbers are those of the project's list of hostile inputs for NVMe/TCP. In every case two witnesses (another
+//! host on another volume, another host on the same volume) write and read what they wrote, and must see no error
+//! and wait no longer than a second for anything. After every case the media are as before, a host from the same
+//! address can connect and read, and connections, controllers, tasks and buffers are as many as before.
+//!
+//! Not here: N23 to N25 (DH-HMAC-CHAP) and N30 (TLS), which the target does not speak yet.
+
+mod bench;
+#[path = "../common/bytes.rs"]
+mod bytes;
+mod pdus;
+#[path = "../common/raw.rs"]
+mod raw;
+mod rows;
+
+#[test]
+fn handshake() {
+    bench::run(1, |arena| rows::run(arena, pdus::HANDSHAKE));
+}
+
+#[test]
+fn data_that_nobody_asked_for() {
+    bench::run(2, |arena| rows::run(arena, pdus::DATA));
+}
+
+#[test]
+fn digests() {
+    bench::run(3, |arena| rows::run(arena, pdus::DIGESTS));
+}
+
+#[test]
+fn capsules() {
+    bench::run(4, |arena| rows::run(arena, pdus::CAPSULES));
+}
+
+#[test]
+fn types_of_pdus() {
+    bench::run(5, |arena| rows::run(arena, pdus::TYPES));
+}
