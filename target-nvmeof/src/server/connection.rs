@@ -78,6 +78,9 @@ enum Stage<V> {
     Io(Arc<Granted>, Box<IoQueue<V>>),
 }
 
+/// A future kept over many turns.
+type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
+
 struct Connection<E: Env, V: Volume, M, X> {
     server: Server<E, V, M, X>,
     stream: E::Stream,
@@ -89,8 +92,8 @@ struct Connection<E: Env, V: Volume, M, X> {
     /// The hub or the node wants the connection gone.
     closing: bool,
     why: Option<Closed>,
-    timer: Option<(Instant, Pin<Box<dyn Future<Output = ()>>>)>,
-    buffer: Option<(usize, Pin<Box<dyn Future<Output = BufMut>>>)>,
+    timer: Option<(Instant, Boxed<()>)>,
+    buffer: Option<(usize, Boxed<BufMut>)>,
 }
 
 /// Serves a connection to its end.

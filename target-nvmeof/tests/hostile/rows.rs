@@ -116,7 +116,7 @@ pub async fn run(arena: Arena, rows: &'static [Row]) -> Result<(), String> {
     let mut turn = 0;
     for row in rows {
         for &given in row.given {
-            for digests in [Digests::NONE, Digests::BOTH].into_iter().filter(|of| (row.with)(*of)) {
+            for digests in [0, 3].map(Digests::of_field).into_iter().filter(|of| (row.with)(*of)) {
                 for bytewise in [false, true] {
                     let after = [After::Silence, After::Fin, After::SoundCommand][turn % 3];
                     turn += 1;
