@@ -106,7 +106,7 @@ fn forbidden(named: &str) -> Option<&'static str> {
         return (!ADDRESSES.contains(&item)).then_some("std::net");
     }
     let below = |path: &&str| named == **path || named.starts_with(&format!("{path}::"));
-    PATHS.into_iter().find(|path| below(&path))
+    PATHS.into_iter().find(|path| below(path))
 }
 
 /// All paths that the code names, those of `use` with their braces resolved; and where.

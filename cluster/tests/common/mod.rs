@@ -92,7 +92,6 @@ impl Node for FakeNode {
             let controller = LiveController {
                 controller_id: 7,
                 host_nqn: "nqn.2014-08.org.example:esx1".into(),
-                peer: "10.0.0.9:40000".parse().unwrap(),
                 io_queues: 4,
                 age_ms: 1000,
             };
