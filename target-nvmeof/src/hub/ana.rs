@@ -40,6 +40,9 @@ pub(super) fn groups(subsystem: &Subsystem) -> BTreeMap<u32, Group> {
     groups
 }
 
+/// Bytes of the ANA log page at its largest, as hosts work it out from NANAGRPID and MNAN.
+pub(super) const PAGE_BYTES_MAX: u64 = 16 + 32 * ANA_GROUPS_MAX as u64 + 4 * NAMESPACES_MAX as u64;
+
 /// The ANA log page (Base, section 5.16.1.13).
 pub(super) fn page(subsystem: &Subsystem, state: &SubsystemState, groups_only: bool) -> Vec<u8> {
     let groups = groups(subsystem);

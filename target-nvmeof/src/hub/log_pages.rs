@@ -77,11 +77,15 @@ impl Hub {
         }
         let page = self.page(controller, sqe, command, now)?;
         let page_bytes = page.len() as u64;
-        if offset > page_bytes {
+        // Hosts that read the ANA page piece by piece (nvme-cli) reckon with the size that Identify
+        // Controller lets it grow to. Beyond what it is now there are zeros.
+        let offset_max = if command.lid == lid::ANA { ana::PAGE_BYTES_MAX } else { page_bytes };
+        if offset > offset_max {
             return Err(Status::INVALID_FIELD);
         }
-        let end = (offset + u64::from(bytes)).min(page_bytes);
-        Ok(Window { bytes: page[offset as usize..end as usize].to_vec(), page_bytes })
+        let end = offset.saturating_add(bytes.into()).min(page_bytes);
+        let start = offset.min(end);
+        Ok(Window { bytes: page[start as usize..end as usize].to_vec(), page_bytes })
     }
 
     /// A whole page.

@@ -88,7 +88,7 @@ pub struct HubConfig {
 pub const NAMESPACES_MAX: u32 = 4096;
 /// The largest ANA group id and number of ANA groups of a subsystem (ANAGRPMAX, NANAGRPID).
 pub const ANA_GROUPS_MAX: u32 = 2048;
-const _: () = assert!(16 + 32 * ANA_GROUPS_MAX + 4 * NAMESPACES_MAX <= 128 << 10);
+const _: () = assert!(ana::PAGE_BYTES_MAX <= 128 << 10);
 /// Controllers that one host may have in one subsystem: more paths than anybody wires.
 pub const CONTROLLERS_PER_HOST_AND_SUBSYSTEM_MAX: usize = 64;
 

@@ -15,7 +15,7 @@ fn read(bench: &mut Bench, connection: ConnectionId) -> (u64, Vec<Record>) {
         |field: &[u8]| String::from_utf8(field.to_vec()).unwrap().trim_end_matches([' ', '\0']).to_owned();
     let record = |index: usize| {
         let r = &data[1024 * (index + 1)..][..1024];
-        assert_eq!((r[0], r[3], &r[6..8], &r[8..10]), (3, 6, &[0xFF, 0xFF][..], &[128, 0][..]));
+        assert_eq!((r[0], r[3], &r[6..8], &r[8..10]), (3, 4, &[0xFF, 0xFF][..], &[128, 0][..]));
         assert_eq!(r[768..], [0; 256], "SECTYPE 0");
         let port = u16::from_le_bytes([r[4], r[5]]);
         (r[2], r[1], port, text(&r[32..64]), text(&r[256..512]), text(&r[512..768]))

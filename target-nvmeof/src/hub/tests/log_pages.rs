@@ -42,7 +42,8 @@ fn offsets_are_checked_on_every_page() {
     let (connection, _) = bench.enabled(&Wish::admin());
     let sizes: [(u8, u64); 8] =
         [(0, 1024), (1, 4096), (2, 512), (3, 512), (4, 4096), (5, 4096), (0x12, 1024), (0x80, 64)];
-    let ana = 16 + 2 * 32 + 3 * 4;
+    // The ANA page may be read as far as Identify Controller lets it grow.
+    let ana = 16 + 2048 * 32 + 4096 * 4;
     for (lid, size) in sizes.into_iter().chain([(0x0C, ana)]) {
         let status = |bench: &mut Bench, offset| bench.run(connection, &log(lid, offset, 4096)).status;
         assert_eq!(status(&mut bench, size), Status::SUCCESS, "{lid:X} at its end");
@@ -52,6 +53,8 @@ fn offsets_are_checked_on_every_page() {
         let beyond = bench.run(connection, &log(lid, size - 4, 4096)).data.unwrap();
         assert!(beyond[4..].iter().all(|&byte| byte == 0), "{lid:X}: zeros beyond its end");
     }
+    let past_now = bench.run(connection, &log(0x0C, 16 + 2 * 32 + 3 * 4 + 4, 4096)).data.unwrap();
+    assert!(past_now.iter().all(|&byte| byte == 0), "zeros where the ANA page may grow to");
     let by_index = Sqe { cdw14: (1 << 23).into(), ..log(2, 0, 512) };
     assert_eq!(bench.run(connection, &by_index).status, Status::INVALID_FIELD);
 }
