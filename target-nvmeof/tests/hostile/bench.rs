@@ -284,13 +284,18 @@ impl Arena {
         self.env.sleep_until(self.env.now().plus(time)).await;
     }
 
-    pub fn resources(&self) -> Resources {
+    /// Free buffers of the target, over all its reactors.
+    pub fn free_buffers(&self) -> usize {
         let free = |reactor| self.control.env(self.target, reactor).buffers().free_count();
+        (0..REACTORS).map(free).sum()
+    }
+
+    pub fn resources(&self) -> Resources {
         Resources {
             connections: self.servers.iter().map(|server| server.connections()).sum(),
             controllers: self.servers[0].controllers().len(),
             tasks: self.control.task_count(self.target),
-            free_buffers: (0..REACTORS).map(free).sum(),
+            free_buffers: self.free_buffers(),
         }
     }
 
@@ -323,6 +328,8 @@ impl Arena {
 
     /// The resources while no command of a witness is under way.
     pub async fn resources_at_rest(&self) -> Resources {
+        // What is made on first use is there by then.
+        self.sleep(Duration::from_secs(2)).await;
         let mut best = self.resources();
         for _ in 0..20 {
             self.sleep(Duration::from_millis(10)).await;

@@ -6,15 +6,18 @@
 //! and wait no longer than a second for anything. After every case the media are as before, a host from the same
 //! address can connect and read, and connections, controllers, tasks and buffers are as many as before.
 //!
-//! Not here: N23 to N25 (DH-HMAC-CHAP) and N30 (TLS), which the target does not speak yet.
+//! Not here: N23 to N25 (DH-HMAC-CHAP) and N30 (TLS), which the target does not speak yet; N28b and N28c
+//! (registrants up to the limit, a report of 4 bytes), which unit tests of the volume and of the parser have.
 
 mod bench;
 #[path = "../common/bytes.rs"]
 mod bytes;
+mod commands;
 mod pdus;
 #[path = "../common/raw.rs"]
 mod raw;
 mod rows;
+mod scenes;
 
 #[test]
 fn handshake() {
@@ -39,4 +42,34 @@ fn capsules() {
 #[test]
 fn types_of_pdus() {
     bench::run(5, |arena| rows::run(arena, pdus::TYPES));
+}
+
+#[test]
+fn admin_commands() {
+    bench::run(6, |arena| rows::run(arena, commands::ADMIN));
+}
+
+#[test]
+fn io_commands() {
+    bench::run(7, |arena| rows::run(arena, commands::IO));
+}
+
+#[test]
+fn connects() {
+    bench::run(8, scenes::connects);
+}
+
+#[test]
+fn floods() {
+    bench::run(9, scenes::floods);
+}
+
+#[test]
+fn fused_commands() {
+    bench::run(10, scenes::fused);
+}
+
+#[test]
+fn slow_and_vanishing_hosts() {
+    bench::run(11, scenes::slow);
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use ashlar_nvmeof::view::DISCOVERY_NQN;
 use ashlar_nvmeof::wire::Status;
 use ashlar_nvmeof::wire::pdu::{CapsuleResp, DataPdu, R2t, TermReq, kind};
 use ashlar_nvmeof::wire::sqe::{admin, io as opcode};
 
 use crate::bench::{Arena, admin_queue, identity, io_queue};
-use crate::bytes::{self, Digests};
+use crate::bytes::{self, Digests, Identity};
 use crate::raw::{Heard, PATIENCE, Raw, read, said};
 
 /// What there is before the bytes.
@@ -19,6 +20,10 @@ pub enum Given {
     Initialized,
     /// An enabled admin queue.
     Admin,
+    /// An admin queue whose controller is not enabled.
+    Disabled,
+    /// An enabled admin queue of a discovery controller.
+    Discovery,
     /// An I/O queue of 128 entries.
     Io,
     /// The same with a write of 16 KiB under way, and an R2T for its data.
@@ -178,6 +183,16 @@ pub async fn prepare(
             Ok((raw, None, ctx))
         }
         Given::Admin => Ok((admin_queue(env, *address, &who, digests).await?.0, None, ctx)),
+        Given::Disabled => {
+            let mut raw = Raw::dial(env, *address).await?;
+            raw.initialize(digests).await?;
+            raw.connect(0, 31, &who, 0xFFFF, 0).await?.ok()?;
+            Ok((raw, None, ctx))
+        }
+        Given::Discovery => {
+            let who = Identity { subsystem: DISCOVERY_NQN.to_owned(), ..who };
+            Ok((admin_queue(env, *address, &who, digests).await?.0, None, ctx))
+        }
         Given::Io | Given::R2t => {
             let (admin, cntlid) = admin_queue(env, *address, &who, digests).await?;
             let mut raw = io_queue(env, *address, &who, cntlid, 1, 127, digests).await?;
@@ -202,7 +217,8 @@ fn sound(given: Given, digests: Digests) -> Vec<u8> {
             &bytes::connect(SOUND, 0, 31, 0),
             &bytes::connect_data(&identity(0xC1), 0xFFFF),
         ),
-        Given::Admin => {
+        Given::Disabled => bytes::capsule(digests, &bytes::property_get(SOUND, 0x1C, false), &[]),
+        Given::Admin | Given::Discovery => {
             let mut identify = bytes::sqe(admin::IDENTIFY, SOUND, 4096);
             identify.cdw10 = 1.into();
             bytes::capsule(digests, &identify, &[])
