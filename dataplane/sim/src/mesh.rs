@@ -91,6 +91,7 @@ impl<M: Send + 'static> Mesh<M> for SimMesh<M> {
         let delay = links.rng.tail(world.profile.mesh_delay_mean.as_nanos() as u64);
         let link = &mut links.all[at];
         if link.queue.len() >= world.profile.mesh_capacity {
+            world.marks.hit("mesh: link full");
             return Err(message);
         }
         link.queue.push_back(message);
