@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpStream as StdStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -20,6 +20,13 @@ use crate::sys;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: libc::c_int = 4096;
+
+/// A connection without traffic is probed after so long, then as often, and given up after so many probes without
+/// an answer; so is one whose peer acknowledges nothing for as long in all. A host that fell silent would else hold
+/// its connections, and what they stand for, until the node ends.
+const PROBE_AFTER_S: libc::c_int = 30;
+const PROBE_EVERY_S: libc::c_int = 10;
+const PROBES: libc::c_int = 3;
 
 /// The kernel's limit of parts in one call.
 const PARTS_MAX: usize = libc::UIO_MAXIOV as usize;
@@ -132,9 +139,19 @@ impl Net for ReactorEnv {
 fn stream(engine: &Rc<Engine>, fd: OwnedFd, peer: SocketAddr, state: Readiness) -> io::Result<TcpStream> {
     let connected = StdStream::from(fd);
     connected.set_nodelay(true)?;
+    keep_alive(connected.as_fd())?;
     let local = connected.local_addr()?;
     let socket = Watched::new(engine, connected.into(), state)?;
     Ok(TcpStream { socket, peer, local, closed: false.into() })
+}
+
+fn keep_alive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let silent_ms_max = (PROBE_AFTER_S + PROBES * PROBE_EVERY_S) * 1000;
+    sys::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, PROBE_AFTER_S)?;
+    sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, PROBE_EVERY_S)?;
+    sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, PROBES)?;
+    sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, silent_ms_max)
 }
 
 fn exhausted(error: &io::Error) -> bool {

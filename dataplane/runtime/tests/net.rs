@@ -239,6 +239,38 @@ async fn pair(
     (env.adopt(accepted).unwrap(), far)
 }
 
+/// The timer column of a connection in `/proc/net/tcp`: 02 is the keep-alive timer, then `:` and the hundredths of
+/// a second until it fires, in hexadecimal.
+fn timer(local: SocketAddr, peer: SocketAddr) -> Option<(u8, u64)> {
+    let port = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if fields[1] != port(local) || fields[2] != port(peer) {
+            return None;
+        }
+        let (kind, left) = fields[5].split_once(':').unwrap();
+        Some((u8::from_str_radix(kind, 16).unwrap(), u64::from_str_radix(left, 16).unwrap()))
+    })
+}
+
+#[test]
+fn a_silent_peer_is_probed() {
+    let runtime = runtime::<()>(1, SHORT);
+    let address = echo_server(&runtime);
+    let mut peer = StdStream::connect(address).unwrap();
+    peer.write_all(b"x").unwrap();
+    peer.read_exact(&mut [0]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Until the echo is acknowledged the timer is that of the retransmission.
+    while timer(address, peer.local_addr().unwrap()).is_none_or(|(kind, _)| kind != 2) {
+        assert!(Instant::now() < deadline, "{:?}", timer(address, peer.local_addr().unwrap()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (_, left) = timer(address, peer.local_addr().unwrap()).unwrap();
+    assert!((2000..=3000).contains(&left), "{left}");
+}
+
 #[test]
 fn a_waiting_receiver_learns_of_a_shutdown_by_another_task() {
     let runtime = runtime::<()>(1, Spin::NEVER);
