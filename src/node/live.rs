@@ -8,6 +8,7 @@ use ashlar_cluster::service::{Live, LiveController};
 use ashlar_cluster::state::{self, State};
 use ashlar_nvmeof::hub::ControllerReport;
 use ashlar_nvmeof::server::stats::VolumeCounts;
+use ashlar_nvmeof::view::addresses_on;
 
 use super::RunningNode;
 use super::reactor::here;
@@ -23,7 +24,14 @@ impl RunningNode {
         self.gather_book(&mut live);
         for target in state.targets().values() {
             let entry = live.targets.entry(target.name.clone()).or_default();
-            entry.nvme_addresses.clone_from(&live.nvme_listen);
+            entry.nvme_addresses =
+                (live.nvme_listen.iter()).flat_map(|&bound| addresses_on(&target.listen, bound)).collect();
+            if entry.nvme_addresses.is_empty() && !live.nvme_listen.is_empty() {
+                live.attention.push(format!(
+                    "target {} is served nowhere: this node listens on none of its addresses",
+                    target.name
+                ));
+            }
         }
         let asked: Vec<_> =
             self.reactors.iter().map(|handle| handle.call(|_, _| async { here().report() })).collect();

@@ -32,6 +32,7 @@ pub(crate) fn targets(state: &State, volumes: &BTreeMap<VolumeId, VolumeInfo>, p
         let subsystem = Subsystem {
             serial: target.serial.clone(),
             access,
+            listen: target.listen.clone(),
             namespaces: namespaces.collect(),
             ana_groups: groups.collect(),
         };

@@ -38,10 +38,48 @@ pub struct Subsystem {
     pub serial: String,
     /// Who may connect.
     pub access: Access,
+    /// Where hosts may connect, among the node's ports; an unspecified address is any with that port. Empty means
+    /// wherever the node listens.
+    pub listen: BTreeSet<SocketAddr>,
     /// The namespaces, by NSID (from 1).
     pub namespaces: BTreeMap<u32, Namespace>,
     /// The ANA groups, by ANAGRPID (from 1).
     pub ana_groups: BTreeMap<u32, AnaState>,
+}
+
+impl Subsystem {
+    /// Whether a host that connected to `local` may connect to this subsystem.
+    #[must_use]
+    pub fn is_reached_at(&self, local: SocketAddr) -> bool {
+        let local = canonical(local);
+        let is_it = |address: &SocketAddr| covers(*address, local);
+        self.listen.is_empty() || self.listen.iter().any(is_it)
+    }
+
+    /// The addresses at which a port that is bound to `bound` serves this subsystem, as [`addresses_on`] has it.
+    pub fn addresses_on(&self, bound: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+        addresses_on(&self.listen, bound)
+    }
+}
+
+/// Where a port that is bound to `bound` serves a subsystem that is to be reached at `listen`: at the port's own
+/// address, or at those of the subsystem that lie on it.
+pub fn addresses_on(listen: &BTreeSet<SocketAddr>, bound: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let whole = listen.is_empty() || listen.iter().any(|address| covers(*address, bound));
+    let own = listen.iter().copied().filter(move |address| !whole && covers(bound, *address));
+    whole.then_some(bound).into_iter().chain(own)
+}
+
+/// An IPv4 address in IPv6's clothes as what it is.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether `address` is `listen` or, where that is unspecified, one of its family on its port; `::` takes both.
+fn covers(listen: SocketAddr, address: SocketAddr) -> bool {
+    let family = listen.is_ipv6() || address.is_ipv4();
+    listen.port() == address.port()
+        && (canonical(listen).ip() == canonical(address).ip() || listen.ip().is_unspecified() && family)
 }
 
 /// Who may connect to a subsystem.

@@ -280,6 +280,7 @@ fn targets(choice: u8) -> Targets {
     let subsystem = Subsystem {
         serial: "SERIAL-1".into(),
         access,
+        listen: BTreeSet::new(),
         namespaces,
         ana_groups: BTreeMap::from([(1, AnaState::Optimized), (2, state)]),
     };

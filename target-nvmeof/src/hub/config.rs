@@ -66,8 +66,8 @@ impl SubsystemState {
 }
 
 impl Hub {
-    /// Replaces the configuration. Controllers of subsystems that are gone, or of hosts that may no longer
-    /// connect, end; the other hosts are told what changed.
+    /// Replaces the configuration. Controllers of subsystems that are gone or no longer served where their hosts
+    /// connected, or of hosts that may no longer connect, end; the other hosts are told what changed.
     pub fn set_targets(&mut self, targets: Arc<Targets>, _now: Instant) {
         let before = std::mem::replace(&mut self.targets, Arc::clone(&targets));
         self.end_unwelcome(&targets);
@@ -89,7 +89,9 @@ impl Hub {
             .filter(|controller| !controller.discovery)
             .filter(|controller| {
                 let subsystem = targets.subsystems.get(&controller.subsystem);
-                !subsystem.is_some_and(|subsystem| subsystem.access.allows(&controller.host_nqn))
+                !subsystem.is_some_and(|subsystem| {
+                    subsystem.access.allows(&controller.host_nqn) && subsystem.is_reached_at(controller.local)
+                })
             })
             .map(|controller| controller.cntlid)
             .collect();

@@ -89,7 +89,7 @@ impl Hub {
         if self.queues.contains_key(&connection) {
             return Err(Status::COMMAND_SEQUENCE_ERROR.into());
         }
-        self.check_access(&request)?;
+        self.check_access(&request, local)?;
         if self.connections_of(request.host_nqn) >= self.config.limits.connections_per_host_max as usize {
             return Err(Status::CONNECT_BUSY.into());
         }
@@ -105,11 +105,13 @@ impl Hub {
         of_host.map(|controller| 1 + controller.io.len()).sum()
     }
 
-    fn check_access(&self, request: &Request<'_>) -> Result<(), Refused> {
+    fn check_access(&self, request: &Request<'_>, local: SocketAddr) -> Result<(), Refused> {
         if request.subsystem == DISCOVERY_NQN {
             return Ok(());
         }
-        let subsystem = self.targets.subsystems.get(request.subsystem).ok_or(SUBSYSTEM)?;
+        let subsystem = self.targets.subsystems.get(request.subsystem);
+        // Where it is not served it is as if it did not exist.
+        let subsystem = subsystem.filter(|subsystem| subsystem.is_reached_at(local)).ok_or(SUBSYSTEM)?;
         if subsystem.access.allows(request.host_nqn) { Ok(()) } else { Err(Status::CONNECT_HOST.into()) }
     }
 

@@ -1,11 +1,12 @@
 //! The discovery log (Base, section 5.16.1.23): which subsystems a host may connect to, and where.
 
 use core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
 
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::limits::ADMIN_QUEUE_ENTRIES_MAX;
-use crate::view::{Access, DISCOVERY_NQN, Port, Targets};
+use crate::view::{Access, DISCOVERY_NQN, Port, Targets, canonical};
 use crate::wire::fabrics::CONTROLLER_ANY;
 use crate::wire::log::{DiscoveryHeader, DiscoveryRecord};
 
@@ -44,30 +45,34 @@ pub(super) struct Record<'a> {
 
 /// Whether any host's records may differ between the two.
 pub(super) fn differs(before: &Targets, after: &Targets) -> bool {
-    fn access(targets: &Targets) -> impl Iterator<Item = (&str, &Access)> {
-        targets.subsystems.iter().map(|(nqn, subsystem)| (nqn.as_str(), &subsystem.access))
+    fn shown(targets: &Targets) -> impl Iterator<Item = (&str, &Access, &BTreeSet<SocketAddr>)> {
+        targets.subsystems.iter().map(|(nqn, subsystem)| (nqn.as_str(), &subsystem.access, &subsystem.listen))
     }
-    before.ports != after.ports || before.referrals != after.referrals || !access(before).eq(access(after))
+    before.ports != after.ports || before.referrals != after.referrals || !shown(before).eq(shown(after))
 }
 
 /// The records for a host that connected to `local`.
 pub(super) fn records<'a>(targets: &'a Targets, host_nqn: &str, local: SocketAddr) -> Vec<Record<'a>> {
     let reachable: Vec<_> = (targets.ports.iter())
-        .filter_map(|port| address_for(port, local).map(|address| (port, address)))
+        .filter_map(|port| address_for(port, port.listen, local).map(|address| (port, address)))
         .collect();
     let elsewhere = reachable.iter().any(|(port, _)| port.listen.port() != DISCOVERY_PORT);
-    let for_io = |(port, _): &&(&Port, SocketAddr)| !elsewhere || port.listen.port() != DISCOVERY_PORT;
+    let for_io = |port: &&Port| !elsewhere || port.listen.port() != DISCOVERY_PORT;
 
     let mut records = Vec::new();
     for (nqn, subsystem) in &targets.subsystems {
         if nqn != DISCOVERY_NQN && subsystem.access.allows(host_nqn) {
-            let at = |&(port, address): &(&Port, SocketAddr)| Record {
-                kind: Kind::Nvm,
-                nqn,
-                address,
-                port_id: port.id,
-            };
-            records.extend(reachable.iter().filter(for_io).map(at));
+            for port in targets.ports.iter().filter(for_io) {
+                let first = records.len();
+                for listen in subsystem.addresses_on(port.listen) {
+                    let Some(address) = address_for(port, listen, local) else { continue };
+                    let record = Record { kind: Kind::Nvm, nqn, address, port_id: port.id };
+                    // All addresses of a port may be advertised as one.
+                    if !records[first..].contains(&record) {
+                        records.push(record);
+                    }
+                }
+            }
         }
     }
     let referral = |&address| Record { kind: Kind::Referral, nqn: DISCOVERY_NQN, address, port_id: 0 };
@@ -82,16 +87,12 @@ pub(super) fn records<'a>(targets: &'a Targets, host_nqn: &str, local: SocketAdd
     records
 }
 
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// The address to tell a host that connected to `local`; `None` where it cannot reach the port.
-fn address_for(port: &Port, local: SocketAddr) -> Option<SocketAddr> {
+/// The address to tell a host that connected to `local` for `listen` on `port`; `None` where it cannot reach that.
+fn address_for(port: &Port, listen: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
     if let Some(advertised) = port.advertise {
         return Some(advertised);
     }
-    let (listen, local) = (canonical(port.listen), canonical(local));
+    let (listen, local) = (canonical(listen), canonical(local));
     if listen.ip().is_unspecified() {
         // A wildcard of one family does not serve the other, but where the host came in by it just now.
         let reached = listen.is_ipv4() == local.is_ipv4() || listen.port() == local.port();

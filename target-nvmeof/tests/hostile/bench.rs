@@ -147,6 +147,7 @@ fn serve(sim: &Sim, arena: &Arena) -> Vec<TestServer> {
     let subsystem = Subsystem {
         serial: "HOSTILE".into(),
         access: Access::AnyHost,
+        listen: std::collections::BTreeSet::new(),
         namespaces,
         ana_groups: [(1, AnaState::Optimized)].into(),
     };

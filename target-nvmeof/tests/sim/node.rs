@@ -1,6 +1,6 @@
 //! The node under test: the target's server and one pass-through volume, put together as a real node is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -117,6 +117,7 @@ impl Service {
         let subsystem = Subsystem {
             serial: "SIM".into(),
             access: Access::AnyHost,
+            listen: BTreeSet::new(),
             namespaces: BTreeMap::from([(1, Namespace { volume: volume.info(), ana_group: 1 })]),
             ana_groups: BTreeMap::from([(1, AnaState::Optimized)]),
         };

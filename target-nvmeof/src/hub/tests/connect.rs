@@ -32,6 +32,33 @@ fn a_refused_connect_says_why() {
 }
 
 #[test]
+fn a_target_is_unknown_where_it_is_not_served() {
+    let mut bench = Bench::new();
+    let listen = |bench: &mut Bench, addresses: &[&str]| {
+        let listen = addresses.iter().map(|text| address(text)).collect();
+        bench.change(|t| t.subsystems.get_mut(SUBSYSTEM).unwrap().listen = listen);
+    };
+    let connect = |bench: &mut Bench, to: &str| {
+        let (connection, wish) = (bench.connection(), Wish::admin());
+        bench.hub.connect(connection, address(to), &wish.sqe(), &wish.data(), bench.now).map(drop)
+    };
+    let unknown = Err(Refused { status: Status::CONNECT_PARAMETER, dw0: 0x1_0100 });
+    listen(&mut bench, &["192.0.2.1:4421", "0.0.0.0:4422", "[::]:4423"]);
+    for to in ["192.0.2.1:4421", "[::ffff:192.0.2.1]:4421", "192.0.2.7:4422", "192.0.2.7:4423", "[::1]:4423"]
+    {
+        assert_eq!(connect(&mut bench, to), Ok(()), "{to}");
+    }
+    for to in ["192.0.2.1:4420", "192.0.2.2:4421", "[2001:db8::1]:4422", "192.0.2.1:4424"] {
+        assert_eq!(connect(&mut bench, to), unknown, "{to}");
+    }
+    assert_eq!(bench.hub.report().len(), 5);
+    listen(&mut bench, &["192.0.2.1:4421"]);
+    assert_eq!(bench.hub.report().len(), 2, "those elsewhere end");
+    listen(&mut bench, &[]);
+    assert_eq!(connect(&mut bench, "192.0.2.1:4420"), Ok(()));
+}
+
+#[test]
 fn connect_data_must_be_1024_bytes() {
     let mut bench = Bench::new();
     let data = Wish::admin().data();

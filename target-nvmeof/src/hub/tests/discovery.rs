@@ -92,6 +92,38 @@ fn ports_are_shown_as_hosts_reach_them() {
 }
 
 #[test]
+fn a_target_is_shown_only_where_it_is_served() {
+    let mut targets = targets();
+    targets.ports = vec![
+        Port { id: 1, listen: address("0.0.0.0:4420"), advertise: None },
+        Port { id: 2, listen: address("192.0.2.1:4421"), advertise: None },
+        Port { id: 3, listen: address("0.0.0.0:4422"), advertise: Some(address("203.0.113.5:4499")) },
+    ];
+    let mut bench = Bench::with(Limits::default(), targets);
+    let connection = discover(&mut bench, HOST, "192.0.2.1:4420");
+    let mut shown = |listen: &[&str]| {
+        let listen = listen.iter().map(|text| address(text)).collect();
+        bench.change(|t| t.subsystems.get_mut(SUBSYSTEM).unwrap().listen = listen);
+        let records = read(&mut bench, connection).1;
+        let of_it = records.into_iter().filter(|record| record.0 == 2);
+        of_it
+            .map(|(_, _, port, service, _, address)| (port, format!("{address}:{service}")))
+            .collect::<Vec<_>>()
+    };
+    let own = |port, address: &str| (port, address.to_owned());
+    assert_eq!(shown(&[]).len(), 3);
+    assert_eq!(shown(&["192.0.2.1:4421"]), [own(2, "192.0.2.1:4421")]);
+    assert_eq!(shown(&["0.0.0.0:4420"]), [own(1, "192.0.2.1:4420")]);
+    assert_eq!(
+        shown(&["192.0.2.7:4420", "192.0.2.8:4420", "127.0.0.1:4420"]),
+        [own(1, "192.0.2.7:4420"), own(1, "192.0.2.8:4420")],
+        "of a port on all addresses those of the target, and loopback to loopback only"
+    );
+    assert_eq!(shown(&["192.0.2.1:4422", "192.0.2.2:4422"]), [own(3, "203.0.113.5:4499")]);
+    assert_eq!(shown(&["192.0.2.9:4421", "192.0.2.1:5555"]), []);
+}
+
+#[test]
 fn a_lone_discovery_port_serves_io_too() {
     let mut targets = targets();
     targets.ports = vec![Port { id: 1, listen: address("0.0.0.0:8009"), advertise: None }];
@@ -117,6 +149,9 @@ fn the_generation_rises_with_what_any_host_may_see() {
     assert!(rises(&mut bench, |t| t.referrals.push(address("198.51.100.7:8009"))));
     assert!(rises(&mut bench, |t| t.ports[0].id = 8));
     assert!(rises(&mut bench, |t| t.subsystems.get_mut(SUBSYSTEM).unwrap().access = Access::AnyHost));
+    assert!(rises(&mut bench, |t| {
+        t.subsystems.get_mut(SUBSYSTEM).unwrap().listen.insert(local());
+    }));
     assert!(!rises(&mut bench, |t| t.subsystems.get_mut(SUBSYSTEM).unwrap().namespaces.clear()));
     assert!(rises(&mut bench, |t| t.subsystems.clear()));
 }

@@ -55,6 +55,7 @@ pub fn targets() -> Targets {
     let subsystem = Subsystem {
         serial: "SERIAL-1".into(),
         access: Access::Hosts(BTreeSet::from([HOST.to_owned(), OTHER_HOST.to_owned()])),
+        listen: BTreeSet::new(),
         namespaces,
         ana_groups: BTreeMap::from([(1, AnaState::Optimized), (2, AnaState::NonOptimized)]),
     };
