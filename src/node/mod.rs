@@ -111,13 +111,12 @@ impl RunningNode {
     ///
     /// # Errors
     /// The address, and why not.
-    pub fn listen(&self, state: &State) -> Result<Vec<SocketAddr>, String> {
+    pub fn listen(&self, state: &State) -> Result<Vec<SocketAddr>, (SocketAddr, String)> {
         let mut bound = Vec::new();
         for &address in self.nvmeof.listen.iter().chain(&self.nvmeof.discovery) {
             let listening = self.reactors[0].call(move |_, _| async move { here().listen(address) }).wait();
-            let listening = listening.map_err(|error| error.to_string())?;
-            let why = |error| format!("cannot listen for NVMe/TCP on {address}: {error}");
-            bound.push(listening.map_err(why)?);
+            let listening = listening.unwrap_or_else(|error| Err(error.to_string()));
+            bound.push(listening.map_err(|why| (address, why))?);
         }
         self.book.lock().expect("no panic while held").ports =
             view::ports(&bound[..self.nvmeof.listen.len()], &self.nvmeof);
@@ -308,7 +307,9 @@ fn kind_of(error: &OpenError) -> RefusalKind {
     match error {
         OpenError::NotFound { .. } => RefusalKind::NotFound,
         OpenError::InUse { .. } => RefusalKind::InUse,
-        OpenError::NotADisk { .. } => RefusalKind::Invalid,
+        OpenError::NotADisk { .. } | OpenError::TooSmall { .. } | OpenError::BlockTooLarge { .. } => {
+            RefusalKind::Invalid
+        }
         _ => RefusalKind::Failed,
     }
 }

@@ -2,6 +2,8 @@
 
 mod log;
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +13,7 @@ use ashlar_cluster::service::{self, ControlMetrics, ControlPlane};
 use ashlar_cluster::state::{Name, Refusal, RefusalKind};
 use ashlar_config::Config;
 use prometheus_client::registry::Registry;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::node::{NodeMetrics, RunningNode};
@@ -38,7 +40,8 @@ pub(crate) fn run(config: &Config, embedded: bool) -> ExitCode {
 
 fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     // Before any thread starts, so that none of them gets the signals.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| failed("watch for signals", &error))?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]);
+    let mut signals = signals.map_err(|error| failed("watch for signals", &error))?;
     let data = &config.node.data;
     let what = format!("create the data directory {}", data.display());
     std::fs::create_dir_all(data).map_err(|error| failed(&what, &error))?;
@@ -58,10 +61,7 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     let plane = ControlPlane::new(store, state, node.clone(), control_metrics);
     node.connect_control(plane.handle());
     let bound = node.listen(&opened);
-    let bound = bound.map_err(|why| {
-        Refusal::new(RefusalKind::InUse, "start the NVMe/TCP target", why)
-            .next("`ss -ltnp` shows who listens; set [nvmeof] listen to a free address")
-    })?;
+    let bound = bound.map_err(|(address, why)| cannot_listen(address, why))?;
 
     let (stop, shutdown) = http::shutdown();
     let serving = std::thread::Builder::new().name("control".into());
@@ -70,7 +70,7 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     node.set_phase(Phase::Ready);
     tracing::info!(node = %name, data = %data.display(), api = %api_address, nvme = ?bound, "ready");
 
-    let signal = signals.forever().next();
+    let signal = wait_for_the_end(&mut signals);
     tracing::info!(signal, "stopping: no new connections, what is in flight is finished");
     node.drain();
     stop.stop();
@@ -82,6 +82,44 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     node.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Why NVMe/TCP cannot listen on `address`. The reactor has the kernel's text only, so the kernel is asked again.
+fn cannot_listen(address: SocketAddr, why: String) -> Refusal {
+    let what = format!("serve NVMe/TCP on {address}");
+    match TcpListener::bind(address).map_err(|error| error.kind()) {
+        Err(ErrorKind::AddrInUse) => {
+            Refusal::new(RefusalKind::InUse, what, "the address is in use: another program listens there")
+                .next(format!(
+                    "stop it (`ss -ltnp sport = :{}` shows it), or set [nvmeof] listen",
+                    address.port()
+                ))
+        }
+        Err(ErrorKind::AddrNotAvailable) => {
+            Refusal::new(RefusalKind::Invalid, what, "this machine has no such address")
+                .next("`ip address` shows those it has; set [nvmeof] listen to some of them")
+        }
+        Err(ErrorKind::PermissionDenied) => Refusal::new(RefusalKind::Failed, what, "permission denied")
+            .next("ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one"),
+        _ => Refusal::new(RefusalKind::Failed, what, why),
+    }
+}
+
+/// Waits for a signal that ends the node, and yields its name.
+fn wait_for_the_end(signals: &mut Signals) -> &'static str {
+    for signal in signals.forever() {
+        match signal {
+            SIGTERM => return "SIGTERM",
+            SIGINT => return "SIGINT",
+            SIGHUP => tracing::warn!(
+                "SIGHUP: nothing is reloaded; targets, volumes and hosts are changed with `ashlar`, and the \
+                 configuration file is read by a restart"
+            ),
+            // A write met the limit of file sizes. It fails by itself; the signal must only not kill the node.
+            _ => {}
+        }
+    }
+    "the end of signals"
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
