@@ -13,6 +13,12 @@ use crate::wire::pdu::{CapsuleResp, DataPdu, FatalError, Header, IcResp, R2t, Te
 
 /// Replies encoded into one batch, at most.
 const BATCH_REPLIES: usize = 32;
+/// With more replies than this waiting, batches are of [`BATCH_REPLIES_DEEP`]: many large sends in a row run ahead
+/// of the host and out of the processor's cache. Reads of 4 KiB on loopback: at depth 32 batches of 32 are 1.15 times
+/// as fast as batches of 16, at depth 128 on one connection 0.65 times.
+const DEEP_REPLIES: usize = 48;
+/// See [`DEEP_REPLIES`].
+const BATCH_REPLIES_DEEP: usize = 16;
 /// Slices of a batch, at most: for each reply its header, its data and its data digest.
 const BATCH_SLICES: usize = 3 * BATCH_REPLIES;
 
@@ -110,7 +116,8 @@ impl Sender {
 
     fn encode_batch(&mut self) {
         self.batch.clear();
-        for _ in 0..BATCH_REPLIES {
+        let most = if self.queue.len() > DEEP_REPLIES { BATCH_REPLIES_DEEP } else { BATCH_REPLIES };
+        for _ in 0..most {
             let Some(reply) = self.queue.pop_front() else { break };
             match reply {
                 Reply::Initialize(response) => self.batch.head(response.as_bytes(), false),
