@@ -172,6 +172,7 @@ impl NodePlan {
             let subsystem = Subsystem {
                 serial: format!("SIM{number}"),
                 access: Access::AnyHost,
+                listen: std::collections::BTreeSet::new(),
                 namespaces: plan.iter().map(namespace).collect(),
                 ana_groups: [(1, AnaState::Optimized)].into(),
             };
