@@ -183,6 +183,9 @@ fn a_file_that_cannot_be_written_is_served_read_only() {
     node.stop();
 }
 
+/// What befalls the bytes of a file.
+type Damage = fn(&mut Vec<u8>);
+
 #[test]
 fn a_damaged_control_state_is_1_and_left_alone() {
     let place = Place::new();
@@ -191,15 +194,13 @@ fn a_damaged_control_state_is_1_and_left_alone() {
     node.stop();
     let file = place.data().join("control.redb");
     let good = fs::read(&file).unwrap();
-    let flips: [&dyn Fn(&mut Vec<u8>); 4] = [
-        &|bytes| bytes[3] ^= 0x40,
-        &|bytes| bytes.truncate(bytes.len() / 3),
-        &|bytes| bytes.clear(),
-        &|bytes| {
+    let flips: [Damage; 4] = [
+        |bytes| bytes[3] ^= 0x40,
+        |bytes| bytes.truncate(bytes.len() / 3),
+        |bytes| bytes.clear(),
+        |bytes| {
             let at = bytes.windows(3).position(|window| window == b"ram").expect("the name is in the file");
-            for at in at..at + 3 {
-                bytes[at] ^= 1;
-            }
+            bytes[at..at + 3].iter_mut().for_each(|byte| *byte ^= 1);
         },
     ];
     for (number, flip) in flips.iter().enumerate() {
