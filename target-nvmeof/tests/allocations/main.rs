@@ -1,8 +1,8 @@
 //! Reads and writes allocate nothing once the queue's depth has been seen: bytes to bytes, through the server, the
 //! transport and a volume. Everything runs on this thread; the host's bytes are made beforehand.
 
-#[path = "../common/bytes.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
+#[path = "../common/bytes.rs"]
 mod bytes;
 mod host;
 mod memory;
