@@ -13,10 +13,9 @@ use ashlar_env::clock::Instant;
 use ashlar_env::reservation::{HostId, Notice, NoticeKind, ReservationReport};
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::volume::{Outcome, VolumeInfo};
-use ashlar_nvmeof::hub::{
-    ConnectionId, DataPlan, Disconnect, Effect, Hub, HubConfig, IoError, QueueKind, data_plan,
-};
+use ashlar_nvmeof::hub::{ConnectionId, Disconnect, Effect, Hub, HubConfig, IoError, QueueKind, data_plan};
 use ashlar_nvmeof::limits::Limits;
+use ashlar_nvmeof::transport::Transfer;
 use ashlar_nvmeof::view::{Access, AnaState, Namespace, Port, Subsystem, Targets};
 use ashlar_nvmeof::wire::sqe::admin as opcode;
 use ashlar_nvmeof::wire::{Sqe, Status};
@@ -55,7 +54,7 @@ struct Bench {
     /// Live connections that have a queue, by kind.
     live: Vec<(ConnectionId, QueueKind)>,
     /// Commands that are not answered, with how much data they get.
-    asked: BTreeMap<(ConnectionId, u16), (DataPlan, bool)>,
+    asked: BTreeMap<(ConnectionId, u16), (Transfer, bool)>,
     reserving: VecDeque<(ConnectionId, u16)>,
 }
 
@@ -171,7 +170,7 @@ impl Bench {
         self.made += 1;
         let connection = ConnectionId { reactor: ReactorId(0), number: self.made };
         let sqe: Sqe = zerocopy::transmute!(record.array::<64>());
-        if !matches!(data_plan(&sqe, QueueKind::Unconnected, &self.limits), Ok(DataPlan::FromHost(1024))) {
+        if !matches!(data_plan(&sqe, QueueKind::Unconnected, &self.limits), Ok(Transfer::FromHost(1024))) {
             return;
         }
         let data = record.array::<1024>();
@@ -204,7 +203,7 @@ impl Bench {
         }
         let Ok(plan) = data_plan(&sqe, kind, &self.limits) else { return };
         let mut data = Vec::new();
-        if let DataPlan::FromHost(len) = plan {
+        if let Transfer::FromHost(len) = plan {
             data.extend(record.bytes(len as usize));
             data.resize(len as usize, 0);
         }
@@ -224,7 +223,7 @@ impl Bench {
                     let succeeded = Status::from_field(cqe.status.get()).is_success();
                     let len = data.map_or(0, |data| data.len() as u32);
                     match plan {
-                        DataPlan::ToHost(planned) if succeeded => assert_eq!(len, planned),
+                        Transfer::ToHost(planned) if succeeded => assert_eq!(len, planned),
                         _ => assert_eq!(len, 0),
                     }
                 }
@@ -238,7 +237,7 @@ impl Bench {
     }
 
     fn check(&self) {
-        let waits = |&(&(connection, cid), &(_, is_event)): &(&(ConnectionId, u16), &(DataPlan, bool))| {
+        let waits = |&(&(connection, cid), &(_, is_event)): &(&(ConnectionId, u16), &(Transfer, bool))| {
             !is_event && !self.reserving.contains(&(connection, cid))
         };
         let late: Vec<_> = self.asked.iter().filter(waits).collect();

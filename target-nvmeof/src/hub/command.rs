@@ -6,8 +6,9 @@ use crate::wire::sqe::{Fuse, admin, fabrics};
 use crate::wire::{Cqe, Sqe, Status};
 
 use super::answer::{Answer, Outcome, Reply};
-use super::plan::{DataPlan, QueueKind, data_plan};
+use super::plan::{QueueKind, data_plan};
 use super::{ConnectionId, Effect, Hub, Queue};
+use crate::transport::Transfer;
 
 impl Hub {
     /// A command of an admin queue, or a Fabrics command of an I/O queue; `data` is what the host sent with it,
@@ -40,8 +41,8 @@ impl Hub {
         }
         let kind = if qid == 0 { QueueKind::Admin } else { QueueKind::Io };
         let from_host = match data_plan(sqe, kind, &self.config.limits)? {
-            DataPlan::FromHost(bytes) => bytes as usize,
-            DataPlan::None | DataPlan::ToHost(_) => 0,
+            Transfer::FromHost(bytes) => bytes as usize,
+            Transfer::None | Transfer::ToHost(_) => 0,
         };
         if data.len() != from_host {
             return Err(Status::DATA_SGL_LENGTH_INVALID);

@@ -52,7 +52,7 @@ use config::SubsystemState;
 use controller::Controller;
 
 pub use error_log::IoError;
-pub use plan::{DataPlan, QueueKind, data_plan};
+pub use plan::{QueueKind, data_plan};
 pub use report::ControllerReport;
 pub use shared::ControllerShared;
 

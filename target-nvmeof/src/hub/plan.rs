@@ -1,6 +1,7 @@
 //! How many bytes a command moves, and which way: known from the command alone, before any data is taken.
 
 use crate::limits::Limits;
+use crate::transport::Transfer;
 use crate::wire::fabrics::CONNECT_DATA_BYTES;
 use crate::wire::feature::{HOST_BEHAVIOR_BYTES, HOST_ID_BYTES, Select, TIMESTAMP_BYTES, fid};
 use crate::wire::identify::IDENTIFY_BYTES;
@@ -18,37 +19,26 @@ pub enum QueueKind {
     Io,
 }
 
-/// The data of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataPlan {
-    /// None.
-    None,
-    /// So many bytes, at least 1, go to the host if the command succeeds.
-    ToHost(u32),
-    /// So many bytes, at least 1, come from the host.
-    FromHost(u32),
-}
-
 /// What data an admin or Fabrics command moves. The length its SGL gives is checked against the command and
 /// the largest transfer.
 ///
 /// # Errors
 /// The status to complete the command with, without taking its data.
-pub fn data_plan(sqe: &Sqe, queue: QueueKind, limits: &Limits) -> Result<DataPlan, Status> {
+pub fn data_plan(sqe: &Sqe, queue: QueueKind, limits: &Limits) -> Result<Transfer, Status> {
     let plan = match sqe.opcode {
         sqe::admin::FABRICS => fabrics(sqe)?,
         _ if queue != QueueKind::Admin => return Err(Status::INVALID_OPCODE),
-        sqe::admin::IDENTIFY => DataPlan::ToHost(IDENTIFY_BYTES),
+        sqe::admin::IDENTIFY => Transfer::ToHost(IDENTIFY_BYTES),
         sqe::admin::GET_LOG_PAGE => {
             let bytes = sqe.as_get_log_page().bytes;
             if bytes > u64::from(limits.max_transfer_bytes) {
                 return Err(Status::INVALID_FIELD);
             }
-            DataPlan::ToHost(bytes as u32)
+            Transfer::ToHost(bytes as u32)
         }
         sqe::admin::GET_FEATURES => get_features(sqe),
         sqe::admin::SET_FEATURES => set_features(sqe),
-        sqe::admin::ABORT | sqe::admin::ASYNC_EVENT | sqe::admin::KEEP_ALIVE => DataPlan::None,
+        sqe::admin::ABORT | sqe::admin::ASYNC_EVENT | sqe::admin::KEEP_ALIVE => Transfer::None,
         _ => return Err(Status::INVALID_OPCODE),
     };
     if queue == QueueKind::Unconnected && sqe.fabrics_type() != sqe::fabrics::CONNECT {
@@ -58,14 +48,14 @@ pub fn data_plan(sqe: &Sqe, queue: QueueKind, limits: &Limits) -> Result<DataPla
     Ok(plan)
 }
 
-fn check_sgl(sqe: &Sqe, plan: DataPlan) -> Result<(), Status> {
+fn check_sgl(sqe: &Sqe, plan: Transfer) -> Result<(), Status> {
     if !matches!(sqe.psdt(), 0b01 | 0b10) {
         return Err(Status::INVALID_FIELD);
     }
     let (want, to_host) = match plan {
-        DataPlan::None => (0, false),
-        DataPlan::ToHost(bytes) => (bytes, true),
-        DataPlan::FromHost(bytes) => (bytes, false),
+        Transfer::None => (0, false),
+        Transfer::ToHost(bytes) => (bytes, true),
+        Transfer::FromHost(bytes) => (bytes, false),
     };
     if sqe.sgl.length.get() != want {
         return Err(Status::DATA_SGL_LENGTH_INVALID);
@@ -81,10 +71,10 @@ fn check_sgl(sqe: &Sqe, plan: DataPlan) -> Result<(), Status> {
     }
 }
 
-fn fabrics(sqe: &Sqe) -> Result<DataPlan, Status> {
+fn fabrics(sqe: &Sqe) -> Result<Transfer, Status> {
     match sqe.fabrics_type() {
-        sqe::fabrics::CONNECT => Ok(DataPlan::FromHost(CONNECT_DATA_BYTES)),
-        sqe::fabrics::PROPERTY_GET | sqe::fabrics::PROPERTY_SET => Ok(DataPlan::None),
+        sqe::fabrics::CONNECT => Ok(Transfer::FromHost(CONNECT_DATA_BYTES)),
+        sqe::fabrics::PROPERTY_GET | sqe::fabrics::PROPERTY_SET => Ok(Transfer::None),
         _ => Err(Status::INVALID_OPCODE),
     }
 }
@@ -100,16 +90,16 @@ fn feature_bytes(sqe: &Sqe) -> u32 {
     }
 }
 
-fn get_features(sqe: &Sqe) -> DataPlan {
+fn get_features(sqe: &Sqe) -> Transfer {
     let bytes = feature_bytes(sqe);
     // What can be done with a feature is told in DW0 alone; the host may give a buffer all the same.
     let unasked = Select::of(sqe.cdw10.get()) == Some(Select::Capabilities) && sqe.sgl.length.get() == 0;
-    if bytes == 0 || unasked { DataPlan::None } else { DataPlan::ToHost(bytes) }
+    if bytes == 0 || unasked { Transfer::None } else { Transfer::ToHost(bytes) }
 }
 
-fn set_features(sqe: &Sqe) -> DataPlan {
+fn set_features(sqe: &Sqe) -> Transfer {
     match feature_bytes(sqe) {
-        0 => DataPlan::None,
-        bytes => DataPlan::FromHost(bytes),
+        0 => Transfer::None,
+        bytes => Transfer::FromHost(bytes),
     }
 }

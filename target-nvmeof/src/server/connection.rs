@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{IoSlice, IoSliceMut};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,14 +23,12 @@ use super::admission::Ticket;
 use super::io_queue::{Ended, IoQueue, Link};
 use super::message::{Message, Reply, Request};
 use super::{Accepted, Server};
-use crate::hub::{self, ConnectionId, DataPlan, Disconnect, Granted, QueueKind};
+use crate::hub::{self, ConnectionId, Disconnect, Granted, QueueKind};
 use crate::io::completion;
-use crate::transport::{Admission, Closed, Event, Slot, Transfer, Transport};
+use crate::transport::{Admission, Closed, Event, SEND_SLICES_MAX, Slot, Transfer, Transport};
 use crate::wire::sqe::admin;
 use crate::wire::{Cqe, Sqe, Status};
 
-/// Slices of one send.
-const SEND_SLICES: usize = 192;
 /// Receives of one turn, before other tasks get theirs.
 const ROUNDS_PER_TURN: usize = 4;
 /// How long a host may take to close after a terminate request.
@@ -101,7 +98,6 @@ pub(super) async fn serve<E, V, M, X>(
     server: Server<E, V, M, X>,
     stream: E::Stream,
     id: ConnectionId,
-    _peer: SocketAddr,
     ticket: Ticket,
     inbox: Rc<Inbox>,
 ) where
@@ -256,7 +252,7 @@ where
     /// Sends all that the socket takes. False when the connection broke.
     fn send(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         while self.transport.has_output() {
-            let mut slices = [IoSlice::new(&[]); SEND_SLICES];
+            let mut slices = [IoSlice::new(&[]); SEND_SLICES_MAX];
             let count = self.transport.send_slices(&mut slices);
             match self.stream.poll_send(cx, &slices[..count]) {
                 Poll::Ready(Ok(n)) => self.transport.sent(n, now),
@@ -335,11 +331,7 @@ where
             Stage::Admin(_) => QueueKind::Admin,
             Stage::Io(..) => QueueKind::Io,
         };
-        Ok(match hub::data_plan(sqe, kind, &self.server.inner.limits)? {
-            DataPlan::None => Transfer::None,
-            DataPlan::ToHost(len) => Transfer::ToHost(len),
-            DataPlan::FromHost(len) => Transfer::FromHost(len),
-        })
+        hub::data_plan(sqe, kind, &self.server.inner.limits)
     }
 
     fn ask_hub(&mut self, slot: Slot, data: Option<Buf>, now: Instant) {

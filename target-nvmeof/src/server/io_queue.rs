@@ -19,8 +19,8 @@ use crate::hub::{Granted, IoError};
 use crate::io::fused::{Arrival, Fused, Half, Ready};
 use crate::io::{command, completion, operation, reservation, status, transfer};
 use crate::transport::{Admission, Slot, Transport};
+use crate::wire::Status;
 use crate::wire::sqe::io;
-use crate::wire::{Sqe, Status};
 
 /// How an operation on a volume ends.
 pub(super) type Ended = Result<Outcome, VolumeError>;
@@ -91,8 +91,11 @@ impl<V: Volume> IoQueue<V> {
             Arrival::Single | Arrival::Held => {}
         }
         let info = self.namespaces.with(sqe.nsid.get(), |export| export.volume.info());
-        let planned = info.and_then(|info| transfer(&sqe, &info, self.max_transfer_bytes));
-        let planned = planned.and_then(|planned| self.check_writable(&sqe).map(|()| planned));
+        let planned = info.and_then(|info| {
+            let planned = transfer(&sqe, &info, self.max_transfer_bytes)?;
+            let refused = info.read_only && command::is_write(sqe.opcode);
+            if refused { Err(Status::WRITE_PROTECTED) } else { Ok(planned) }
+        });
         let admission = match planned {
             Ok(planned) => link.transport.admit(slot, planned, link.now),
             Err(status) => Admission::Refused(status),
@@ -102,11 +105,6 @@ impl<V: Volume> IoQueue<V> {
             Admission::Waiting => {}
             Admission::Refused(status) => self.fail(slot, status, link),
         }
-    }
-
-    fn check_writable(&self, sqe: &Sqe) -> Result<(), Status> {
-        let read_only = || self.namespaces.with(sqe.nsid.get(), |export| export.volume.info().read_only);
-        if command::is_write(sqe.opcode) && read_only()? { Err(Status::WRITE_PROTECTED) } else { Ok(()) }
     }
 
     /// The data of a command came with a wrong digest.

@@ -15,8 +15,6 @@ pub enum Message<A> {
     Adopt {
         /// the connection
         accepted: A,
-        /// where it comes from
-        peer: SocketAddr,
         /// its share of the limits
         ticket: Ticket,
     },

@@ -156,7 +156,7 @@ where
     /// Takes a message that the mesh brought for the target.
     pub fn deliver(&self, message: Message<Accepted<E>>) {
         match message {
-            Message::Adopt { accepted, peer, ticket } => self.adopt(accepted, peer, ticket),
+            Message::Adopt { accepted, ticket } => self.adopt(accepted, ticket),
             Message::Request(request) => self.request_arrived(request),
             Message::Reply(number, reply) => {
                 if let Some(inbox) = self.inner.connections.borrow().get(&number) {
@@ -188,13 +188,13 @@ where
         let to = ReactorId(self.inner.next_reactor.get() % self.inner.outbox.reactors());
         self.inner.next_reactor.set(to.0 + 1);
         if to == self.inner.outbox.here() {
-            self.adopt(accepted, peer, ticket);
+            self.adopt(accepted, ticket);
         } else {
-            self.inner.outbox.send(to, Message::Adopt { accepted, peer, ticket }.into());
+            self.inner.outbox.send(to, Message::Adopt { accepted, ticket }.into());
         }
     }
 
-    fn adopt(&self, accepted: Accepted<E>, peer: SocketAddr, ticket: Ticket) {
+    fn adopt(&self, accepted: Accepted<E>, ticket: Ticket) {
         if self.inner.draining.get() {
             return;
         }
@@ -204,7 +204,7 @@ where
         let inbox = Rc::new(Inbox::default());
         self.inner.connections.borrow_mut().insert(number, Rc::clone(&inbox));
         let id = ConnectionId { reactor: self.inner.outbox.here(), number };
-        let task = connection::serve(self.clone(), stream, id, peer, ticket, inbox);
+        let task = connection::serve(self.clone(), stream, id, ticket, inbox);
         self.inner.env.spawn(task);
     }
 

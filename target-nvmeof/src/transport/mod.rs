@@ -37,6 +37,7 @@ use crate::wire::pdu::FatalError;
 use crate::wire::{Cqe, Sqe, Status};
 use commands::{Commands, State};
 use receive::Receive;
+pub use send::BATCH_SLICES as SEND_SLICES_MAX;
 use send::{Reply, Sender};
 use staging::Staging;
 

@@ -20,7 +20,7 @@ const DEEP_REPLIES: usize = 48;
 /// See [`DEEP_REPLIES`].
 const BATCH_REPLIES_DEEP: usize = 16;
 /// Slices of a batch, at most: for each reply its header, its data and its data digest.
-const BATCH_SLICES: usize = 3 * BATCH_REPLIES;
+pub const BATCH_SLICES: usize = 3 * BATCH_REPLIES;
 
 /// Something to tell the host.
 pub(super) enum Reply {

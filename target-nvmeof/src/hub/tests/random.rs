@@ -8,8 +8,9 @@ use ashlar_env::volume::Outcome;
 use proptest::prelude::*;
 
 use super::*;
-use crate::hub::{DataPlan, IoError, QueueKind, data_plan};
+use crate::hub::{IoError, QueueKind, data_plan};
 use crate::limits::AERS_MAX;
+use crate::transport::Transfer;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -130,14 +131,14 @@ impl World {
         let limits = Limits::default();
         let plan = data_plan(&sqe, QueueKind::Admin, &limits);
         let data = match plan {
-            Ok(DataPlan::FromHost(bytes)) => vec![0; bytes as usize],
+            Ok(Transfer::FromHost(bytes)) => vec![0; bytes as usize],
             _ => Vec::new(),
         };
         self.bench.hub.command(connection, &sqe, &data, self.bench.now);
         let now = self.drain();
         if let Some(Some(done)) = now.iter().find(|done| done.as_ref().is_some_and(|done| done.cid == cid)) {
             let expected = match plan {
-                Ok(DataPlan::ToHost(bytes)) if done.status == Status::SUCCESS => Some(bytes as usize),
+                Ok(Transfer::ToHost(bytes)) if done.status == Status::SUCCESS => Some(bytes as usize),
                 _ => None,
             };
             assert_eq!(done.data.as_ref().map(|data| data.len()), expected, "{sqe:?}");
