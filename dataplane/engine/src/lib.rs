@@ -1,0 +1,16 @@
+//! The log-structured storage engine.
+//!
+//! From the bottom up:
+//!
+//! * [`chunks`] is what a device (or, later, another node) offers: fixed-size append-only chunks; [`store`]
+//!   implements it on a [`ashlar_env::Disk`].
+//! * [`segment`] replicates one append-only piece over several chunk stores; [`log`] writes records into a chain of
+//!   segments, acknowledges them in order, and finds the end of the chain again after a crash.
+//! * [`map`] is the copy-on-write tree from a volume's block to where its data is.
+//! * [`lane`] puts them together: reads and writes of volumes, checkpoints, recovery, snapshots, compaction.
+//!
+//! **Architecture invariant:** this crate reaches disks, time, randomness and tasks only through `ashlar-env`, has no
+//! state outside its values, and no branch for the simulator.
+
+pub mod chunks;
+pub mod ids;
