@@ -1,5 +1,5 @@
-//! A target with two volumes in the simulator, two hosts that must never notice anything, and what is checked
-//! after every case.
+//! A target with two volumes in the simulator, witnesses that must never notice anything, and what is checked after
+//! every case.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -48,6 +48,18 @@ pub fn limits() -> Limits {
         ..Limits::default()
     }
 }
+
+/// The host that does what the cases do.
+pub const CULPRIT: u8 = 0xC1;
+/// The witnesses: what they are, the host, the namespace. The last is the culprit itself by other connections, of
+/// another controller.
+const WITNESSES: [(&str, u8, u32); 3] = [
+    ("another host on the same volume", 0xA1, 1),
+    ("another host on another volume", 0xA2, 2),
+    ("the same host", CULPRIT, 1),
+];
+/// Blocks of each witness.
+const WITNESS_BLOCKS: u64 = 128;
 
 /// What a case works with.
 #[derive(Clone)]
@@ -102,18 +114,19 @@ pub fn run<F: Future<Output = Result<(), String>> + 'static>(
     let arena = Arena { servers: Rc::new(serve(&sim, &arena)), ..arena };
     let ready = Rc::new(Cell::new(0));
     let over = Rc::new(Cell::new(false));
-    for nsid in [1, 2] {
-        let node = sim.node(&format!("witness {nsid}"), 1);
+    let case = arena.env.node();
+    for (place, (name, host, nsid)) in WITNESSES.into_iter().enumerate() {
+        let node = if host == CULPRIT { case } else { sim.node(name, 1) };
         let (ready, over, address) = (Rc::clone(&ready), Rc::clone(&over), arena.address);
+        let first = CASE_BLOCKS + place as u64 * WITNESS_BLOCKS;
         sim.goal_on(node, 0, move |env| async move {
-            if let Err(error) = witness(&env, address, nsid, &ready, &over).await {
-                env.fail("witness", format!("on namespace {nsid}: {error}"));
+            if let Err(error) = witness(&env, address, (host, nsid, first), &ready, &over).await {
+                env.fail("witness", format!("{name}: {error}"));
             }
         });
     }
-    let case = arena.env.node();
     sim.goal_on(case, 0, move |env| async move {
-        while ready.get() < 2 {
+        while ready.get() < WITNESSES.len() {
             arena.sleep(Duration::from_millis(1)).await;
         }
         let baseline = Some(arena.resources_at_rest().await);
@@ -191,18 +204,18 @@ fn serve(sim: &Sim, arena: &Arena) -> Vec<TestServer> {
 async fn witness(
     env: &SimEnv,
     address: SocketAddr,
-    nsid: u32,
-    ready: &Cell<u32>,
+    (host, nsid, first): (u8, u32, u64),
+    ready: &Cell<usize>,
     over: &Cell<bool>,
 ) -> Result<(), String> {
-    let mut host = Host::connect(env, address, &identity(0xA0 + nsid as u8), Digests::BOTH).await?;
+    let mut connected = Host::connect(env, address, &identity(host), Digests::BOTH).await?;
     let mut round = 0;
     ready.set(ready.get() + 1);
     while !over.get() {
-        let data = [nsid as u8 ^ round; 4096];
-        host.write(nsid, CASE_BLOCKS + u64::from(round & 15) * 8, &data).await?;
-        let got = host.read(nsid, CASE_BLOCKS + u64::from(round & 15) * 8, 8).await?;
-        if got != data {
+        let data = [host ^ round; 4096];
+        let lba = first + u64::from(round) * 8 % WITNESS_BLOCKS;
+        connected.write(nsid, lba, &data).await?;
+        if connected.read(nsid, lba, 8).await? != data {
             return Err(format!("round {round}: what was written is not what is read"));
         }
         round = round.wrapping_add(1);

@@ -1,9 +1,9 @@
 //! What a host, a broken host or an attacker can send, against the real server in the simulator: deterministic, in
 //! virtual time, so that waiting costs nothing.
 //!
-//! The numbers are those of the project's list of hostile inputs for NVMe/TCP. In every case two witnesses (another
-//! host on another volume, another host on the same volume) write and read what they wrote, and must see no error
-//! and wait no longer than a second for anything. After every case the media are as before, a host from the same
+//! The numbers are those of the project's list of hostile inputs for NVMe/TCP. In every case three witnesses (another
+//! host on another volume, another host on the same volume, the same host by other connections) write and read what
+//! they wrote, and must see no error and wait no longer than a second for anything. After every case the media are as before, a host from the same
 //! address can connect and read, and connections, controllers, tasks and buffers are as many as before.
 //!
 //! Not here: N23 to N25 (DH-HMAC-CHAP) and N30 (TLS), which the target does not speak yet; N28b and N28c

@@ -179,7 +179,7 @@ pub const DIGESTS: &[Row] = &[
         |d| d.data,
         &[Retry(0, 0x22), Retry(0, 4)],
         |c| {
-            let data = bytes::connect_data(&crate::bench::identity(0xC1), 0xFFFF);
+            let data = bytes::connect_data(&crate::bench::identity(crate::bench::CULPRIT), 0xFFFF);
             flip_last(bytes::capsule(c.digests, &bytes::connect(c.cid, 0, 31, 0), &data))
         },
     ),

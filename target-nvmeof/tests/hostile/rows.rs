@@ -7,7 +7,7 @@ use ashlar_nvmeof::wire::Status;
 use ashlar_nvmeof::wire::pdu::{CapsuleResp, DataPdu, R2t, TermReq, kind};
 use ashlar_nvmeof::wire::sqe::{admin, io as opcode};
 
-use crate::bench::{Arena, admin_queue, identity, io_queue};
+use crate::bench::{Arena, CULPRIT, admin_queue, identity, io_queue};
 use crate::bytes::{self, Digests, Identity};
 use crate::raw::{Heard, PATIENCE, Raw, read, said};
 
@@ -108,6 +108,8 @@ enum After {
     Fin,
     /// A sound command at once, which must not be served.
     SoundCommand,
+    /// A reset at once: nobody hears the reaction.
+    Reset,
 }
 
 /// The identifier of the sound command.
@@ -115,33 +117,38 @@ const SOUND: u16 = 0x7777;
 /// The blocks of the write of [`Given::R2t`].
 pub const R2T_BLOCKS: u32 = 32;
 
-/// Runs `rows`, each in every queue state it names, with and without digests, in one segment and byte by byte;
-/// what the host does afterwards takes turns.
+/// Runs `rows`, each in every queue state it names, with all combinations of digests, in one segment and byte by
+/// byte; what the host does afterwards takes turns.
 pub async fn run(arena: Arena, rows: &'static [Row]) -> Result<(), String> {
     let mut turn = 0;
     for row in rows {
         for &given in row.given {
-            for digests in [0, 3].map(Digests::of_field).into_iter().filter(|of| (row.with)(*of)) {
+            for digests in (0..4).map(Digests::of_field).filter(|of| (row.with)(*of)) {
                 for bytewise in [false, true] {
                     let after = [After::Silence, After::Fin, After::SoundCommand][turn % 3];
                     turn += 1;
-                    let name = format!("{} {given:?} {digests:?} bytewise={bytewise} {after:?}", row.id);
-                    arena.case(&name, one(&arena, row, given, digests, bytewise, after)).await?;
+                    let way = Way { given, digests, bytewise, after };
+                    arena.case(&format!("{} {way:?}", row.id), one(&arena, row, way)).await?;
                 }
+                let way = Way { given, digests, bytewise: turn % 2 == 0, after: After::Reset };
+                arena.case(&format!("{} {way:?}", row.id), one(&arena, row, way)).await?;
             }
         }
     }
     Ok(())
 }
 
-async fn one(
-    arena: &Arena,
-    row: &Row,
+/// One way to run a row.
+#[derive(Clone, Copy, Debug)]
+struct Way {
     given: Given,
     digests: Digests,
     bytewise: bool,
     after: After,
-) -> Result<(), String> {
+}
+
+async fn one(arena: &Arena, row: &Row, way: Way) -> Result<(), String> {
+    let Way { given, digests, bytewise, after } = way;
     let (mut raw, admin, ctx) = prepare(arena, given, digests).await?;
     raw.bytewise = bytewise;
     let mut payload = (row.bytes)(&ctx);
@@ -151,6 +158,10 @@ async fn one(
     }
     // The target may close before it has read all of it.
     let sent = raw.send(&payload).await;
+    if after == After::Reset {
+        raw.stream.reset();
+        return raw.expect_close(Duration::from_secs(1)).await.map(drop);
+    }
     if fatal && after == After::Fin {
         raw.stream.finish_sending();
     }
@@ -174,7 +185,7 @@ pub async fn prepare(
 ) -> Result<(Raw, Option<Raw>, Ctx), String> {
     let Arena { env, address, .. } = arena;
     let mut ctx = Ctx { digests, cid: 7, tag: 0 };
-    let who = identity(0xC1);
+    let who = identity(CULPRIT);
     match given {
         Given::Tcp => Ok((Raw::dial(env, *address).await?, None, ctx)),
         Given::Initialized => {
@@ -215,7 +226,7 @@ fn sound(given: Given, digests: Digests) -> Vec<u8> {
         Given::Initialized => bytes::capsule(
             digests,
             &bytes::connect(SOUND, 0, 31, 0),
-            &bytes::connect_data(&identity(0xC1), 0xFFFF),
+            &bytes::connect_data(&identity(CULPRIT), 0xFFFF),
         ),
         Given::Disabled => bytes::capsule(digests, &bytes::property_get(SOUND, 0x1C, false), &[]),
         Given::Admin | Given::Discovery => {

@@ -8,7 +8,7 @@ use ashlar_nvmeof::wire::Status;
 use ashlar_nvmeof::wire::pdu::{CapsuleResp, TermReq, kind};
 use ashlar_nvmeof::wire::sqe::{SGL_IN_CAPSULE, admin, io as opcode};
 
-use crate::bench::{Arena, CASE_BLOCKS, admin_queue, identity, io_queue, limits};
+use crate::bench::{Arena, CASE_BLOCKS, CULPRIT, admin_queue, identity, io_queue, limits};
 use crate::bytes::{self, Digests, Identity};
 use crate::raw::{Done, Heard, Raw, read, said};
 use crate::rows::{Given, R2T_BLOCKS, prepare};
@@ -27,7 +27,7 @@ fn is(done: &Done, sct: u8, sc: u8) -> Outcome {
 
 /// N19: Connect with anything wrong.
 pub async fn connects(arena: Arena) -> Outcome {
-    let who = identity(0xC1);
+    let who = identity(CULPRIT);
     let good = || bytes::connect_data(&who, 0xFFFF);
     let with = |at: usize, with: &[u8]| {
         let mut data = good();
@@ -69,7 +69,7 @@ pub async fn connects(arena: Arena) -> Outcome {
 
 async fn io_connects(arena: &Arena) -> Outcome {
     let Arena { env, address, .. } = arena;
-    let (who, other) = (identity(0xC1), identity(0xC2));
+    let (who, other) = (identity(CULPRIT), identity(0xC2));
     let (admin, cntlid) = admin_queue(env, *address, &who, Digests::NONE).await?;
     let try_one = async |qid, sqsize, who: &Identity, cntlid| -> Result<(Raw, Done), String> {
         let mut raw = Raw::dial(env, *address).await?;
@@ -153,7 +153,7 @@ async fn cid_in_flight(arena: &Arena) -> Outcome {
 
 async fn more_than_the_queue(arena: &Arena) -> Outcome {
     let Arena { env, address, .. } = arena;
-    let who = identity(0xC1);
+    let who = identity(CULPRIT);
     let (_admin, cntlid) = admin_queue(env, *address, &who, Digests::NONE).await?;
     let mut raw = io_queue(env, *address, &who, cntlid, 1, 3, Digests::NONE).await?;
     for cid in 0..6 {
@@ -269,7 +269,7 @@ pub async fn fused(arena: Arena) -> Outcome {
     arena.case("N26d different ranges", apart).await?;
     let two_queues = async {
         let Arena { env, address, .. } = &arena;
-        let who = identity(0xC1);
+        let who = identity(CULPRIT);
         let (_admin, cntlid) = admin_queue(env, *address, &who, Digests::NONE).await?;
         let mut one = io_queue(env, *address, &who, cntlid, 1, 31, Digests::NONE).await?;
         let mut two = io_queue(env, *address, &who, cntlid, 2, 31, Digests::NONE).await?;
