@@ -13,7 +13,7 @@ use ashlar_env::clock::Instant;
 use ashlar_env::reservation::{HostId, Notice, NoticeKind, ReservationReport};
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::volume::{Outcome, VolumeInfo};
-use ashlar_nvmeof::hub::{ConnectionId, Disconnect, Effect, Hub, HubConfig, IoError, QueueKind, data_plan};
+use ashlar_nvmeof::hub::{ConnectionId, Effect, Hub, HubConfig, IoError, QueueKind, data_plan};
 use ashlar_nvmeof::limits::Limits;
 use ashlar_nvmeof::transport::Transfer;
 use ashlar_nvmeof::view::{Access, AnaState, Namespace, Port, Subsystem, Targets};
@@ -29,7 +29,7 @@ pub mod op {
     pub const CONNECT: u8 = 0;
     /// A connection, by its place among those that live, sends a command: entry, then data.
     pub const COMMAND: u8 = 1;
-    /// A connection ends; the second byte says how.
+    /// A connection ends.
     pub const DISCONNECT: u8 = 2;
     /// So many milliseconds pass.
     pub const WAIT: u8 = 3;
@@ -110,10 +110,8 @@ impl Bench {
             op::COMMAND => self.command(&mut record),
             op::DISCONNECT => {
                 if let Some((connection, _)) = self.pick(record.byte()) {
-                    let closed = record.byte() & 1 == 0;
-                    let why = if closed { Disconnect::Closed } else { Disconnect::ProtocolError };
                     self.forget(connection);
-                    self.hub.disconnected(connection, why, self.now);
+                    self.hub.disconnected(connection);
                 }
             }
             op::WAIT => {

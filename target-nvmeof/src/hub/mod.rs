@@ -92,15 +92,6 @@ const _: () = assert!(ana::PAGE_BYTES_MAX <= 128 << 10);
 /// Controllers that one host may have in one subsystem: more paths than anybody wires.
 pub const CONTROLLERS_PER_HOST_AND_SUBSYSTEM_MAX: usize = 64;
 
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disconnect {
-    /// By a close or a reset of TCP. An I/O queue ends alone.
-    Closed,
-    /// By a violation of the protocol. The controller ends as well.
-    ProtocolError,
-}
-
 /// What the holder of the hub must do.
 #[derive(Clone, Debug)]
 pub enum Effect {
@@ -221,15 +212,15 @@ impl Hub {
         }
     }
 
-    /// A connection is gone. Harmless where the hub closed it itself or never knew it.
-    pub fn disconnected(&mut self, connection: ConnectionId, why: Disconnect, _now: Instant) {
-        let Some(queue) = self.queues.get(&connection).copied() else { return };
-        if queue.qid == 0 || why == Disconnect::ProtocolError {
-            self.queues.remove(&connection);
-            self.end_controller(queue.cntlid);
-        } else {
-            self.queues.remove(&connection);
-            self.controller_mut(queue.cntlid).io.remove(&queue.qid);
+    /// A connection is gone, however it ended: an admin queue takes its controller along, an I/O queue ends alone.
+    /// Harmless where the hub closed it itself or never knew it.
+    pub fn disconnected(&mut self, connection: ConnectionId) {
+        match self.queues.remove(&connection) {
+            None => {}
+            Some(Queue { cntlid, qid: 0 }) => self.end_controller(cntlid),
+            Some(Queue { cntlid, qid }) => {
+                self.controller_mut(cntlid).io.remove(&qid);
+            }
         }
     }
 

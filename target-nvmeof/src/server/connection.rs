@@ -23,7 +23,7 @@ use super::admission::Ticket;
 use super::io_queue::{Ended, IoQueue, Link};
 use super::message::{Message, Reply, Request};
 use super::{Accepted, Server};
-use crate::hub::{self, ConnectionId, Disconnect, Granted, QueueKind};
+use crate::hub::{self, ConnectionId, Granted, QueueKind};
 use crate::io::completion;
 use crate::transport::{Admission, Closed, Event, SEND_SLICES_MAX, Slot, Transfer, Transport};
 use crate::wire::sqe::admin;
@@ -456,10 +456,6 @@ where
         if let Stage::Fresh = self.stage {
             return;
         }
-        let why = match self.why {
-            Some(Closed::ProtocolError(_)) => Disconnect::ProtocolError,
-            _ => Disconnect::Closed,
-        };
-        self.server.request(Request::Disconnected { connection: self.id, why });
+        self.server.request(Request::Disconnected { connection: self.id });
     }
 }

@@ -104,7 +104,7 @@ where
                 connected = Some((connection, hub.connect(connection, local, &sqe, &data, now)));
             }
             Request::Command { connection, sqe, data } => hub.command(connection, &sqe, &data, now),
-            Request::Disconnected { connection, why } => hub.disconnected(connection, why, now),
+            Request::Disconnected { connection } => hub.disconnected(connection),
             Request::Notices(notices) => hub.reservation_notices(&notices, now),
             Request::IoError { connection, error } => hub.io_error(connection, error, now),
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ashlar_env::reservation::Notice;
 
 use super::admission::Ticket;
-use crate::hub::{ConnectionId, Disconnect, Granted, IoError, Refused};
+use crate::hub::{ConnectionId, Granted, IoError, Refused};
 use crate::wire::{Cqe, Sqe};
 
 /// A message between two reactors; `A` is an accepted connection.
@@ -50,8 +50,6 @@ pub enum Request {
     Disconnected {
         /// which
         connection: ConnectionId,
-        /// how
-        why: Disconnect,
     },
     /// hosts to be told of reservations
     Notices(Box<[Notice]>),

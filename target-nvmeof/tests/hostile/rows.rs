@@ -9,7 +9,7 @@ use ashlar_nvmeof::wire::sqe::{admin, io as opcode};
 
 use crate::bench::{Arena, CULPRIT, admin_queue, identity, io_queue};
 use crate::bytes::{self, Digests, Identity};
-use crate::raw::{Heard, PATIENCE, Raw, read, said};
+use crate::raw::{Done, Heard, PATIENCE, Raw, read, said};
 
 /// What there is before the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,10 +148,29 @@ struct Way {
 }
 
 async fn one(arena: &Arena, row: &Row, way: Way) -> Result<(), String> {
-    let Way { given, digests, bytewise, after } = way;
+    let Way { given, digests, bytewise, .. } = way;
     let (mut raw, admin, ctx) = prepare(arena, given, digests).await?;
+    let mut sibling = match &admin {
+        Some((_, cntlid)) => {
+            let who = identity(CULPRIT);
+            Some(io_queue(&arena.env, arena.address, &who, *cntlid, 2, 31, digests).await?)
+        }
+        None => None,
+    };
     raw.bytewise = bytewise;
-    let mut payload = (row.bytes)(&ctx);
+    let outcome = provoke(row, way, &mut raw, &ctx).await;
+    if let Some(sibling) = &mut sibling {
+        // Another queue of the same controller, whatever became of this one.
+        let read = sibling.command(&bytes::io(opcode::READ, 1, 0, 1), &[]).await;
+        read.and_then(Done::ok).map_err(|error| format!("another queue of the controller: {error}"))?;
+    }
+    outcome
+}
+
+/// Sends what the row says and checks the reaction.
+async fn provoke(row: &Row, way: Way, raw: &mut Raw, ctx: &Ctx) -> Result<(), String> {
+    let Way { given, digests, bytewise, after } = way;
+    let mut payload = (row.bytes)(ctx);
     let fatal = row.expect.iter().all(|expect| expect.is_fatal());
     if fatal && after == After::SoundCommand {
         payload.extend(sound(given, digests));
@@ -167,22 +186,21 @@ async fn one(arena: &Arena, row: &Row, way: Way) -> Result<(), String> {
     }
     // A host that is still sending when the target closes may lose the last words to the reset.
     let race = bytewise && after == After::SoundCommand;
-    let lives = reaction(&mut raw, row, &ctx, &payload, sent, race).await?;
+    let lives = reaction(raw, row, ctx, &payload, sent, race).await?;
     raw.bytewise = false;
     if lives {
         let given = if row.ends_the_write { Given::Io } else { given };
-        still_works(&mut raw, given, &ctx).await?;
+        still_works(raw, given, ctx).await?;
     }
-    drop((raw, admin));
     Ok(())
 }
 
-/// The connection in the state wanted, and the admin queue that an I/O queue needs.
+/// The connection in the state wanted, and the admin queue that an I/O queue needs, with the controller's number.
 pub async fn prepare(
     arena: &Arena,
     given: Given,
     digests: Digests,
-) -> Result<(Raw, Option<Raw>, Ctx), String> {
+) -> Result<(Raw, Option<(Raw, u16)>, Ctx), String> {
     let Arena { env, address, .. } = arena;
     let mut ctx = Ctx { digests, cid: 7, tag: 0 };
     let who = identity(CULPRIT);
@@ -214,7 +232,7 @@ pub async fn prepare(
                 assert_eq!((r2t.header.kind, r2t.length.get()), (kind::R2T, R2T_BLOCKS * 512));
                 ctx.tag = r2t.ttag.get();
             }
-            Ok((raw, Some(admin), ctx))
+            Ok((raw, Some((admin, cntlid)), ctx))
         }
     }
 }

@@ -90,7 +90,7 @@ fn an_id_just_given_back_is_not_the_next_one_given() {
     for expected in 0x100..=0x1FF {
         let (connection, granted) = bench.connect(&Wish::admin()).unwrap();
         assert_eq!(granted.cntlid, expected);
-        bench.disconnect(connection, Disconnect::Closed);
+        bench.disconnect(connection);
     }
     assert_eq!(bench.connect(&Wish::admin()).unwrap().1.cntlid, 0x100, "then from the start");
 }
@@ -126,7 +126,7 @@ fn event_requests_and_disconnects_leave_nothing_behind() {
     for _ in 0..1000 {
         let (connection, _) = bench.enabled(&Wish { keep_alive_ms: 5000, ..Wish::admin() });
         bench.hub.command(connection, &event_request(31), &[], bench.now);
-        bench.disconnect(connection, Disconnect::Closed);
+        bench.disconnect(connection);
         assert_eq!(bench.closed(), []);
     }
     assert!(bench.hub.controllers.is_empty() && bench.hub.queues.is_empty() && bench.hub.timers.is_empty());
@@ -169,7 +169,7 @@ fn no_io_queue_without_an_enabled_controller() {
     assert_eq!(bench.connect(&wish).unwrap_err().status, Status::COMMAND_SEQUENCE_ERROR);
     bench.run(connection, &property_set(0x14, 0, u64::from(CC_ENABLE)));
     bench.connect(&wish).unwrap();
-    bench.disconnect(connection, Disconnect::Closed);
+    bench.disconnect(connection);
     bench.closed();
     let dead = Refused { status: Status::CONNECT_PARAMETER, dw0: 0x1_0010 };
     assert_eq!(bench.connect(&wish).unwrap_err(), dead);
@@ -199,26 +199,15 @@ fn the_admin_queue_takes_its_controller_along() {
     let (first, _) = bench.connect(&Wish::io(admin.cntlid, 1)).unwrap();
     let (second, granted) = bench.connect(&Wish::io(admin.cntlid, 2)).unwrap();
 
-    bench.disconnect(first, Disconnect::Closed);
+    bench.disconnect(first);
     assert_eq!(bench.closed(), [], "a closed I/O queue ends alone");
     assert!(granted.shared.is_ready());
     let (first, _) = bench.connect(&Wish::io(admin.cntlid, 1)).expect("its number is free again");
 
-    bench.disconnect(connection, Disconnect::Closed);
+    bench.disconnect(connection);
     assert_eq!(bench.closed(), [second, first], "sorted by connection");
     assert!(granted.shared.is_dead() && !granted.shared.is_ready());
     assert!(bench.hub.report().is_empty());
-    bench.disconnect(first, Disconnect::Closed);
+    bench.disconnect(first);
     assert_eq!(bench.closed(), []);
-}
-
-#[test]
-fn a_protocol_error_on_any_queue_ends_the_controller() {
-    let mut bench = Bench::new();
-    let (connection, admin) = bench.enabled(&Wish::admin());
-    let (first, _) = bench.connect(&Wish::io(admin.cntlid, 1)).unwrap();
-    let (second, _) = bench.connect(&Wish::io(admin.cntlid, 2)).unwrap();
-    bench.disconnect(first, Disconnect::ProtocolError);
-    assert_eq!(bench.closed(), [connection, second]);
-    assert!(admin.shared.is_dead());
 }

@@ -107,7 +107,7 @@ fn requests_are_bounded() {
         let done = bench.run(connection, &event_request(cid));
         assert_eq!(done.status, Status::AER_LIMIT);
     }
-    bench.disconnect(connection, Disconnect::Closed);
+    bench.disconnect(connection);
     assert_eq!(bench.closed(), [], "requests are dropped, not completed");
 }
 

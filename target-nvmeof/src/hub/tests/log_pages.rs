@@ -111,7 +111,7 @@ fn smart_sums_over_controllers_that_came_and_went() {
     granted.shared.write_commands.store(9, Ordering::Relaxed);
     bench.pass(Duration::from_secs(2 * 3600));
     let live = read(&mut bench, connection, 2, 512);
-    bench.disconnect(other, Disconnect::Closed);
+    bench.disconnect(other);
     let gone = read(&mut bench, connection, 2, 512);
     assert_eq!(live, gone);
     let values = (le(&live, 32, 16), le(&live, 48, 16), le(&live, 64, 16), le(&live, 80, 16));

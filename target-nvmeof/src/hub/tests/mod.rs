@@ -28,7 +28,7 @@ use crate::view::{Access, AnaState, DISCOVERY_NQN, Namespace, Port, Subsystem, T
 use crate::wire::sqe::{Sgl, admin, fabrics};
 use crate::wire::{Cqe, Sqe, Status};
 
-use super::{ConnectionId, Disconnect, Effect, Granted, Hub, HubConfig, Refused};
+use super::{ConnectionId, Effect, Granted, Hub, HubConfig, Refused};
 
 pub const SUBSYSTEM: &str = "nqn.2026-11.io.ashlar:demo";
 pub const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:host-1";
@@ -192,8 +192,8 @@ impl Bench {
         self.hub.set_targets(Arc::new(targets), self.now);
     }
 
-    pub fn disconnect(&mut self, connection: ConnectionId, why: Disconnect) {
-        self.hub.disconnected(connection, why, self.now);
+    pub fn disconnect(&mut self, connection: ConnectionId) {
+        self.hub.disconnected(connection);
     }
 }
 

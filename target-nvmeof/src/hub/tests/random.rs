@@ -18,7 +18,7 @@ enum Step {
     Enable { which: usize },
     Command { which: usize, raw: [u8; 64], sound: bool },
     Known { which: usize, choice: usize, nsid: u32 },
-    Disconnect { which: usize, error: bool },
+    Disconnect { which: usize },
     Pass { milliseconds: u64 },
     Retarget { choice: u8, nsid: u32 },
     Notice { nsid: u32 },
@@ -59,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (which(), raw_command(), any::<bool>())
             .prop_map(|(which, raw, sound)| Step::Command { which, raw, sound }),
         8 => (which(), any::<usize>(), 0_u32..6).prop_map(|(which, choice, nsid)| Step::Known { which, choice, nsid }),
-        1 => (which(), any::<bool>()).prop_map(|(which, error)| Step::Disconnect { which, error }),
+        1 => which().prop_map(|which| Step::Disconnect { which }),
         1 => (0_u64..20_000).prop_map(|milliseconds| Step::Pass { milliseconds }),
         1 => (any::<u8>(), 1_u32..6).prop_map(|(choice, nsid)| Step::Retarget { choice, nsid }),
         1 => (1_u32..6).prop_map(|nsid| Step::Notice { nsid }),
@@ -238,12 +238,11 @@ impl World {
                     self.command(connection, known(choice, nsid));
                 }
             }
-            Step::Disconnect { which, error } => {
+            Step::Disconnect { which } => {
                 if let Some(connection) = self.pick(which) {
                     self.peers.remove(&connection);
                     self.closed.insert(connection);
-                    let why = if error { Disconnect::ProtocolError } else { Disconnect::Closed };
-                    self.bench.disconnect(connection, why);
+                    self.bench.disconnect(connection);
                 }
             }
             Step::Pass { milliseconds } => {
@@ -286,7 +285,7 @@ proptest! {
             world.step(step);
         }
         while let Some(connection) = world.pick(0) {
-            world.step(Step::Disconnect { which: 0, error: false });
+            world.step(Step::Disconnect { which: 0 });
             assert!(world.closed.contains(&connection));
         }
         prop_assert!(world.bench.hub.controllers.is_empty());

@@ -118,7 +118,7 @@ fn persistence_is_the_volumes() {
     assert_eq!(bench.run(connection, &get_feature(0x83, 0, 0)).status, Status::INVALID_NAMESPACE);
 
     bench.hub.command(connection, &get, &[], bench.now);
-    bench.disconnect(connection, Disconnect::Closed);
+    bench.disconnect(connection);
     bench.hub.poll_effect();
     bench.hub.reserved(connection, 77, outcome, bench.now);
     assert_eq!(bench.completion(), None, "the host is gone");
