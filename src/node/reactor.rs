@@ -143,6 +143,7 @@ impl Reactor {
     /// Lets a volume go. Operations under way end as they would have.
     pub fn close(&self, volume: VolumeId) {
         let _ = self.exchange.withdraw(volume);
+        self.server.forget_volume(volume);
         self.volumes.borrow_mut().remove(&volume);
     }
 

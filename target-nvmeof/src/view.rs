@@ -14,10 +14,20 @@ pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
 pub struct Targets {
     /// The subsystems.
     pub subsystems: BTreeMap<String, Subsystem>,
-    /// Where this node listens, as hosts reach it.
+    /// Where this node listens for I/O, as hosts reach it. Discovery is answered at every port.
     pub ports: Vec<Port>,
     /// Other discovery services that the discovery log refers to.
     pub referrals: Vec<SocketAddr>,
+}
+
+impl Targets {
+    /// Whether a host that connected to `local` may do I/O there: at one of the ports. What else the node may listen
+    /// at is for discovery only.
+    #[must_use]
+    pub fn serve_io_at(&self, local: SocketAddr) -> bool {
+        let local = canonical(local);
+        self.ports.iter().any(|port| covers(port.listen, local))
+    }
 }
 
 /// One listening address.

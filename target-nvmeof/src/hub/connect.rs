@@ -9,7 +9,7 @@ use ashlar_env::reservation::HostId;
 use zerocopy::FromBytes;
 
 use crate::limits::ADMIN_QUEUE_ENTRIES_MAX;
-use crate::view::DISCOVERY_NQN;
+use crate::view::{DISCOVERY_NQN, Subsystem};
 use crate::wire::fabrics::{CATTR_DISABLE_SQ_FLOW_CONTROL, CONTROLLER_ANY, ConnectCommand, ConnectData, nqn};
 use crate::wire::{Sqe, Status};
 
@@ -111,7 +111,9 @@ impl Hub {
         }
         let subsystem = self.targets.subsystems.get(request.subsystem);
         // Where it is not served it is as if it did not exist.
-        let subsystem = subsystem.filter(|subsystem| subsystem.is_reached_at(local)).ok_or(SUBSYSTEM)?;
+        let reached =
+            |subsystem: &&Subsystem| self.targets.serve_io_at(local) && subsystem.is_reached_at(local);
+        let subsystem = subsystem.filter(reached).ok_or(SUBSYSTEM)?;
         if subsystem.access.allows(request.host_nqn) { Ok(()) } else { Err(Status::CONNECT_HOST.into()) }
     }
 

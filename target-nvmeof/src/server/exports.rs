@@ -101,6 +101,12 @@ impl<V: Volume> Exports<V> {
         self.counts.borrow().iter().map(|(&id, counts)| (id, counts.get())).collect()
     }
 
+    /// Drops the counts of a volume that is gone. One that is only detached keeps them, and goes on counting when it
+    /// is attached again.
+    pub fn forget(&self, volume: VolumeId) {
+        self.counts.borrow_mut().remove(&volume);
+    }
+
     /// This reactor's handle of a volume that some subsystem exports.
     #[must_use]
     pub fn volume(&self, id: VolumeId) -> Option<V> {
@@ -136,5 +142,54 @@ impl<V: Volume> Namespaces<V> {
         let export = by_id.get(&nsid).ok_or(Status::INVALID_NAMESPACE)?;
         crate::io::outcome::check_path(export.ana)?;
         Ok(use_it(export))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ashlar_env::units::BlockSize;
+    use ashlar_volume::Null;
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::view::{Access, Namespace, Subsystem};
+
+    fn null(number: u128) -> Null {
+        Null::new(VolumeId(uuid::Uuid::from_u128(number)), BlockSize::B512, 8).unwrap()
+    }
+
+    fn targets(volumes: &[Null]) -> Targets {
+        let namespace = |volume: &Null| Namespace { volume: volume.info(), ana_group: 1 };
+        let namespaces = (1..).zip(volumes.iter().map(namespace)).collect();
+        let subsystem = Subsystem {
+            serial: "1".into(),
+            access: Access::AnyHost,
+            listen: BTreeSet::new(),
+            namespaces,
+            ana_groups: BTreeMap::new(),
+        };
+        Targets { subsystems: [("nqn".to_owned(), subsystem)].into(), ..Targets::default() }
+    }
+
+    #[test]
+    fn counts_outlive_a_detach_and_not_a_deletion() {
+        let volumes = [null(1), null(2)];
+        let open = |id| volumes.iter().find(|volume| volume.info().id == id).cloned();
+        let exports = Exports::new();
+        exports.update(&targets(&volumes), open);
+        for nsid in [1, 2] {
+            let counted = exports.subsystem("nqn").unwrap().with(nsid, |export| export.note_read(512));
+            assert_eq!(counted, Ok(()));
+        }
+        exports.update(&targets(&volumes[..1]), open);
+        exports.update(&targets(&volumes), open);
+        let read = |exports: &Exports<Null>| {
+            exports.counts().into_iter().map(|(id, counts)| (id, counts.read_bytes)).collect::<Vec<_>>()
+        };
+        let ids = [0, 1].map(|at| volumes[at].info().id);
+        assert_eq!(read(&exports), [(ids[0], 512), (ids[1], 512)]);
+        exports.update(&targets(&volumes[..1]), open);
+        exports.forget(ids[1]);
+        assert_eq!(read(&exports), [(ids[0], 512)]);
     }
 }

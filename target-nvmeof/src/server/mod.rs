@@ -128,6 +128,11 @@ where
         self.inner.exports.counts()
     }
 
+    /// A volume was deleted, and no subsystem exports it any more: what was counted of it goes, too.
+    pub fn forget_volume(&self, volume: VolumeId) {
+        self.inner.exports.forget(volume);
+    }
+
     /// How many connections this reactor serves.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -17,7 +17,7 @@ use ashlar_nvmeof::hub::HubConfig;
 use ashlar_nvmeof::limits::Limits;
 use ashlar_nvmeof::server::Server;
 use ashlar_nvmeof::server::message::Message;
-use ashlar_nvmeof::view::{Access, AnaState, Namespace, Subsystem, Targets};
+use ashlar_nvmeof::view::{Access, AnaState, Namespace, Port, Subsystem, Targets};
 use ashlar_nvmeof::wire::sqe::io;
 use ashlar_volume::{NoStore, Null, PassThrough, Reservations, Settings, scratch_pool};
 use bytes::Digests;
@@ -79,7 +79,11 @@ fn targets(volume: &impl Volume) -> Targets {
         namespaces: [(1, Namespace { volume: volume.info(), ana_group: 1 })].into(),
         ana_groups: [(1, AnaState::Optimized)].into(),
     };
-    Targets { subsystems: [(host::NQN.to_owned(), subsystem)].into(), ..Targets::default() }
+    Targets {
+        subsystems: [(host::NQN.to_owned(), subsystem)].into(),
+        ports: vec![Port { id: 1, listen: world::ADDRESS, advertise: None }],
+        referrals: Vec::new(),
+    }
 }
 
 fn null(_: &TestEnv) -> Null {

@@ -34,6 +34,11 @@ fn a_refused_connect_says_why() {
 #[test]
 fn a_target_is_unknown_where_it_is_not_served() {
     let mut bench = Bench::new();
+    bench.change(|targets| {
+        let ports =
+            (4420..=4424).map(|port| Port { id: port, listen: ([0; 8], port).into(), advertise: None });
+        targets.ports = ports.collect();
+    });
     let listen = |bench: &mut Bench, addresses: &[&str]| {
         let listen = addresses.iter().map(|text| address(text)).collect();
         bench.change(|t| t.subsystems.get_mut(SUBSYSTEM).unwrap().listen = listen);

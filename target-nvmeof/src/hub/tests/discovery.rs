@@ -133,6 +133,21 @@ fn a_lone_discovery_port_serves_io_too() {
 }
 
 #[test]
+fn an_address_that_is_no_port_is_for_discovery_only() {
+    let mut bench = Bench::new();
+    let everybody = Access::AnyHost;
+    bench.change(|targets| targets.subsystems.get_mut(SUBSYSTEM).unwrap().access = everybody);
+    discover(&mut bench, HOST, "192.0.2.1:8009");
+    for (to, served) in [("192.0.2.1:4420", true), ("192.0.2.1:8009", false)] {
+        let wish = Wish::admin();
+        let connection = bench.connection();
+        let connected = bench.hub.connect(connection, address(to), &wish.sqe(), &wish.data(), bench.now);
+        // What is not served there is answered like what does not exist: the offset of SUBNQN in the data.
+        assert_eq!(connected.err().map(|refused| refused.dw0), (!served).then_some(1 << 16 | 256), "{to}");
+    }
+}
+
+#[test]
 fn the_generation_rises_with_what_any_host_may_see() {
     let mut bench = Bench::new();
     let connection = discover(&mut bench, HOST, "192.0.2.1:4420");
