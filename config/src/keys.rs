@@ -16,7 +16,7 @@ pub(crate) const TABLES: [Table; 7] = [
     Table { path: "node", keys: &["name", "data", "labels"] },
     Table { path: "reactors", keys: &["cores", "spin"] },
     Table { path: "memory", keys: &["buffers"] },
-    Table { path: "nvmeof", keys: &["listen", "discovery", "advertise", "limits"] },
+    Table { path: "nvmeof", keys: &["listen", "discovery", "advertise", "referrals", "limits"] },
     Table {
         path: "nvmeof.limits",
         keys: &[

@@ -116,6 +116,7 @@ fn read_nvmeof(section: &Section<'_, '_>, limits: Limits, default: Nvmeof) -> Nv
     Nvmeof {
         discovery: section.read_list("discovery", discovery, value::addresses(DISCOVERY_PORT)),
         advertise: advertised.iter().map(|(ip, own)| SocketAddr::new(*ip, own.unwrap_or(port))).collect(),
+        referrals: section.read_list("referrals", default.referrals, value::referrals(DISCOVERY_PORT)),
         listen,
         limits,
     }

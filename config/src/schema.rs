@@ -79,6 +79,8 @@ pub struct Nvmeof {
     /// `advertise`: the addresses that discovery records name, as hosts reach them. Empty means: the address
     /// that the asking host reached, with the ports of `listen`.
     pub advertise: Vec<SocketAddr>,
+    /// `referrals`: other discovery services that the discovery log names. May be empty.
+    pub referrals: Vec<SocketAddr>,
     /// `[nvmeof.limits]`
     pub limits: Limits,
 }
@@ -222,6 +224,7 @@ impl Default for Nvmeof {
             listen: vec![any(NVME_TCP_PORT)],
             discovery: vec![any(DISCOVERY_PORT)],
             advertise: Vec::new(),
+            referrals: Vec::new(),
             limits: Limits::default(),
         }
     }

@@ -223,6 +223,19 @@ pub(crate) fn advertised(port: u16) -> ListParser<(IpAddr, Option<u16>)> {
     ListParser { port, element: advertised_address }
 }
 
+/// A list of discovery services that hosts are referred to.
+pub(crate) fn referrals(port: u16) -> ListParser<SocketAddr> {
+    let reached = |value: &Value<'_>, port| {
+        let address = address(port)(value)?;
+        if address.ip().is_unspecified() || address.port() == 0 {
+            return Err(Refusal::because(format!("hosts cannot connect to {address}"))
+                .help("name the address and port of a discovery service, as hosts reach it"));
+        }
+        Ok(address)
+    };
+    ListParser { port, element: reached }
+}
+
 fn advertised_address(value: &Value<'_>, port: u16) -> Result<(IpAddr, Option<u16>), Refusal> {
     let text = text("an address", value)?;
     let (ip, port) = match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {

@@ -72,6 +72,7 @@ fn a_full_file_is_read_into_its_values() {
         nvmeof.listen = ["10.0.0.5:4421", "[fd00::5]:4421"]
         nvmeof.discovery = []
         nvmeof.advertise = ["192.0.2.1", "192.0.2.2:9000", "fd00::9"]
+        nvmeof.referrals = ["10.0.0.6:8009", "[fd00::6]:4420"]
         nvmeof.limits.max_transfer = "256K"
         node = { name = "a", labels = { rack = "1" } }
         reactors.cores = 4
@@ -79,6 +80,8 @@ fn a_full_file_is_read_into_its_values() {
     let config = Config::parse("node.toml", text).unwrap_or_else(|error| panic!("{error}"));
     let shown: Vec<String> = config.nvmeof.advertise.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["192.0.2.1:4421", "192.0.2.2:9000", "[fd00::9]:4421"]);
+    let referrals: Vec<String> = config.nvmeof.referrals.iter().map(ToString::to_string).collect();
+    assert_eq!(referrals, ["10.0.0.6:8009", "[fd00::6]:4420"]);
     assert_eq!(config.nvmeof.limits.max_transfer.get(), 256 << 10);
     assert_eq!(config.nvmeof.discovery, []);
     assert_eq!(config.node.labels["rack"], "1");
@@ -121,7 +124,7 @@ fn near_toml() -> impl Strategy<Value = String> {
         Just("[node]".to_owned()),
         Just("[nvmeof.limits]".to_owned()),
         Just("[[nvmeof]]".to_owned()),
-        "(name|cores|spin|buffers|listen|advertise|limits|labels|level|max_transfer) = (\\[\\]|\\{\\}|[0-9]{1,24}|\"[^\"\\\\\n]{0,12}\"|1979-05-27|true|[0-9].[0-9])",
+        "(name|cores|spin|buffers|listen|advertise|referrals|limits|labels|level|max_transfer) = (\\[\\]|\\{\\}|[0-9]{1,24}|\"[^\"\\\\\n]{0,12}\"|1979-05-27|true|[0-9].[0-9])",
         "(nvmeof|node|log|api)\\.(listen|name|level|limits\\.io_queues) = .{0,12}",
         ".{0,20}",
     ];

@@ -240,7 +240,7 @@ impl RunningNode {
         let targets = {
             let book = self.book.lock().expect("no panic while held");
             let volumes = book.open.iter().map(|(&id, &(_, info))| (id, info)).collect();
-            Arc::new(view::targets(state, &volumes, &book.ports))
+            Arc::new(view::targets(state, &volumes, &book.ports, &self.nvmeof.referrals))
         };
         // The hub goes last: what it tells hosts of is served everywhere by then.
         for handle in self.reactors.iter().rev() {

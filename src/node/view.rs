@@ -10,7 +10,12 @@ use ashlar_env::volume::VolumeInfo;
 use ashlar_nvmeof::view::{Access, AnaState, Namespace, Port, Subsystem, Targets};
 
 /// The targets of `state`, with the volumes that are open.
-pub(crate) fn targets(state: &State, volumes: &BTreeMap<VolumeId, VolumeInfo>, ports: &[Port]) -> Targets {
+pub(crate) fn targets(
+    state: &State,
+    volumes: &BTreeMap<VolumeId, VolumeInfo>,
+    ports: &[Port],
+    referrals: &[SocketAddr],
+) -> Targets {
     let subsystems = state.targets().values().map(|target| {
         let namespaces = target.namespaces.iter().filter_map(|(&nsid, id)| {
             let volume = *volumes.get(&VolumeId(id.0))?;
@@ -38,10 +43,11 @@ pub(crate) fn targets(state: &State, volumes: &BTreeMap<VolumeId, VolumeInfo>, p
         };
         (target.nqn.to_string(), subsystem)
     });
-    Targets { subsystems: subsystems.collect(), ports: ports.to_vec(), referrals: Vec::new() }
+    Targets { subsystems: subsystems.collect(), ports: ports.to_vec(), referrals: referrals.to_vec() }
 }
 
-/// The ports of a node that listens on `bound`. Only I/O ports stand in discovery records.
+/// The ports of a node that listens on `bound` for I/O. Ports for discovery only are not among them: the hub serves
+/// volumes at these ports alone, and discovery everywhere.
 pub(crate) fn ports(bound: &[SocketAddr], nvmeof: &Nvmeof) -> Vec<Port> {
     let advertised = |at: usize, listen: SocketAddr| {
         let same_port = nvmeof.advertise.iter().find(|address| address.port() == listen.port());
