@@ -14,3 +14,4 @@
 
 pub mod chunks;
 pub mod ids;
+pub mod map;
