@@ -129,23 +129,28 @@ pub(super) async fn serve<E, V, M, X>(
     };
     let mut slots = Slots::new(usize::from(server.inner.limits.io_queue_entries_max));
     poll_fn(|cx| connection.turn(cx, &mut slots, &execute)).await;
-    let terminated = matches!(connection.why, Some(Closed::ProtocolError(_)));
+    let Connection { stream, transport, id, stage, ticket, why, buffer, .. } = connection;
+    let terminated = matches!(why, Some(Closed::ProtocolError(_)));
     if !terminated {
-        connection.stream.shutdown();
+        stream.shutdown();
     }
+    let known_to_hub = !matches!(stage, Stage::Fresh);
+    // Replies that nobody will read, and data that came for nothing, have the buffers that operations wait for.
+    drop((transport, stage, buffer));
     // Nothing of a queue that the host was told is gone may take effect later: its operations end first.
     poll_fn(|cx| {
         while let Poll::Ready(Some(_)) = slots.poll_next(cx) {}
         if slots.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    connection.leave();
+    if known_to_hub {
+        server.request(Request::Disconnected { connection: id });
+    }
     if terminated {
-        let Connection { stream, ticket, .. } = connection;
         linger(&server.inner.env, &stream).await;
         stream.shutdown();
-        drop(ticket);
     }
+    drop((stream, ticket));
     server.forget(id);
 }
 
@@ -449,13 +454,5 @@ where
                 return Poll::Ready(());
             }
         }
-    }
-
-    /// The connection is over: tells the hub.
-    fn leave(&mut self) {
-        if let Stage::Fresh = self.stage {
-            return;
-        }
-        self.server.request(Request::Disconnected { connection: self.id });
     }
 }
