@@ -262,8 +262,11 @@ impl Transport {
     fn check_sgl(&self, sqe: &Sqe, inline: u32, transfer: Transfer) -> Result<Transfer, Refusal> {
         use crate::wire::sqe::{SGL_IN_CAPSULE, SGL_TRANSPORT};
         let refuse = |status| Err(Refusal::Status(status));
-        if !matches!(sqe.psdt(), 1 | 2) {
-            return refuse(Status::INVALID_FIELD);
+        match sqe.psdt() {
+            1 => {}
+            // Metadata by a segment of descriptors: SGLS does not offer it, and there is no metadata.
+            2 if sqe.mptr.get() == 0 => {}
+            _ => return refuse(Status::INVALID_FIELD),
         }
         let (wanted, from_host) = match transfer {
             Transfer::None | Transfer::ToHost(0) | Transfer::FromHost(0) => return Ok(Transfer::None),
