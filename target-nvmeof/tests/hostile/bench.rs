@@ -1,7 +1,8 @@
 //! A target with two volumes in the simulator, witnesses that must never notice anything, and what is checked after
 //! every case.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +19,8 @@ use ashlar_nvmeof::server::message::Message;
 use ashlar_nvmeof::view::{Access, AnaState, Namespace, Port, Subsystem, Targets};
 use ashlar_nvmeof::wire::sqe::io as opcode;
 use ashlar_sim::{Control, DiskGeometry, DiskId, NodeId, Profile, Sim, SimDisk, SimEnv, SimMesh};
-use ashlar_volume::{NoStore, PassThrough, Reservations, Settings, scratch_pool};
+use ashlar_volume::reservation_record::ReservationRecord;
+use ashlar_volume::{PassThrough, ReservationStore, Reservations, Settings, StoreError, scratch_pool};
 
 use crate::bytes::{self, Digests, Identity};
 use crate::raw::Raw;
@@ -33,7 +35,7 @@ const REACTORS: u16 = 2;
 pub const SETTLE: Duration = Duration::from_secs(30);
 
 type Carried = Message<ashlar_sim::SimAccepted>;
-type TestVolume = PassThrough<SimEnv, SimDisk, NoStore>;
+type TestVolume = PassThrough<SimEnv, SimDisk, Store>;
 type TestServer = Server<SimEnv, TestVolume, Carried, SimMesh<Carried>>;
 
 /// Limits small enough to be reached.
@@ -70,8 +72,29 @@ pub struct Arena {
     target: NodeId,
     servers: Rc<Vec<TestServer>>,
     disks: [DiskId; 2],
+    store: Store,
     /// What the target has when only the witnesses are there, between their commands.
     baseline: Option<Resources>,
+}
+
+/// Reservation states that outlive the process, as they are stored.
+#[derive(Clone, Default)]
+struct Store(Rc<RefCell<BTreeMap<VolumeId, ReservationRecord>>>);
+
+impl ReservationStore for Store {
+    fn save(
+        &self,
+        volume: VolumeId,
+        state: &Reservations,
+    ) -> impl Future<Output = Result<(), StoreError>> + 'static {
+        self.0.borrow_mut().insert(volume, state.clone().into());
+        std::future::ready(Ok(()))
+    }
+}
+
+/// The volume behind a namespace.
+fn volume_of(nsid: u32) -> VolumeId {
+    VolumeId(uuid::Uuid::from_u128(nsid.into()))
 }
 
 /// The target's resources.
@@ -106,6 +129,7 @@ pub fn run<F: Future<Output = Result<(), String>> + 'static>(
         target,
         servers: Rc::default(),
         baseline: None,
+        store: Store::default(),
         disks: [0, 1].map(|n| {
             let geometry = DiskGeometry { volatile_cache: false, ..DiskGeometry::of_bytes(VOLUME_BYTES) };
             sim.disk(&format!("disk {n}"), geometry)
@@ -143,15 +167,16 @@ pub fn run<F: Future<Output = Result<(), String>> + 'static>(
 fn serve(sim: &Sim, arena: &Arena) -> Vec<TestServer> {
     let here = sim.env(arena.target, 0);
     let volumes: Vec<TestVolume> = (arena.disks.iter().zip(1..))
-        .map(|(disk, id)| {
+        .map(|(disk, nsid)| {
             let settings = Settings {
-                id: VolumeId(uuid::Uuid::from_u128(id)),
+                id: volume_of(nsid),
                 block_size: BlockSize::B512,
                 read_only: false,
                 reservations: Reservations::default(),
                 scratch: scratch_pool(),
             };
-            PassThrough::new(here.clone(), here.open_disk(*disk), settings, NoStore).expect("a sound disk")
+            PassThrough::new(here.clone(), here.open_disk(*disk), settings, arena.store.clone())
+                .expect("a sound disk")
         })
         .collect();
     let namespaces = (volumes.iter().zip(1..))
@@ -311,6 +336,11 @@ impl Arena {
             tasks: self.control.task_count(self.target),
             free_buffers: self.free_buffers(),
         }
+    }
+
+    /// The reservation state stored last of the volume behind a namespace.
+    pub fn stored(&self, nsid: u32) -> Option<ReservationRecord> {
+        self.store.0.borrow().get(&volume_of(nsid)).cloned()
     }
 
     /// The media of both volumes, where the cases work.

@@ -33,6 +33,13 @@ fn property(c: &Ctx, of: u32, long: bool) -> Vec<u8> {
     capsule(c, &sqe)
 }
 
+/// An admin command without data.
+fn plain(c: &Ctx, op: u8, dword10: u32) -> Vec<u8> {
+    let mut sqe = bytes::sqe(op, c.cid, 0);
+    sqe.cdw10 = dword10.into();
+    capsule(c, &sqe)
+}
+
 /// An I/O command with its SGL's length changed.
 fn io_len(c: &Ctx, op: u8, len: u32) -> Vec<u8> {
     let mut sqe = bytes::io(op, c.cid, 0, 1);
@@ -89,6 +96,18 @@ pub const ADMIN: &[Row] = &[
         capsule(c, &sqe)
     }),
     row("N32 Identify before CC.EN", &[Disabled], &[S(0, 0xC)], |c| identify(c, 1, 0, 0)),
+    row("N32 Get Log Page before CC.EN", &[Disabled], &[S(0, 0xC)], |c| log(c, 2, 128, 0)),
+    row("N32 Get Features before CC.EN", &[Disabled], &[S(0, 0xC)], |c| plain(c, admin::GET_FEATURES, 7)),
+    row("N32 Set Features before CC.EN", &[Disabled], &[S(0, 0xC)], |c| plain(c, admin::SET_FEATURES, 0xF)),
+    row("N32 Asynchronous Event Request before CC.EN", &[Disabled], &[S(0, 0xC)], |c| {
+        plain(c, admin::ASYNC_EVENT, 0)
+    }),
+    row("N32 Keep Alive before CC.EN", &[Disabled], &[S(0, 0xC)], |c| plain(c, admin::KEEP_ALIVE, 0)),
+    row("N32 Abort before CC.EN", &[Disabled], &[S(0, 0xC)], |c| plain(c, admin::ABORT, 1)),
+    // There is no such command on an admin queue at any time.
+    row("N32 I/O on the admin queue", &[Disabled, Admin], &[S(0, 0xC), S(0, 1)], |c| {
+        capsule(c, &bytes::io(opcode::WRITE, c.cid, 0, 1))
+    }),
     row("N33 Property Set on CAP", &[Admin, Disabled], &[S(0, 2)], |c| property(c, 0, true)),
     row("N33 Property Set on VS", &[Admin, Disabled], &[S(0, 2)], |c| property(c, 8, false)),
     row("N33 Property Set on CSTS", &[Admin, Disabled], &[S(0, 2)], |c| property(c, 0x1C, false)),
@@ -96,7 +115,26 @@ pub const ADMIN: &[Row] = &[
     row("N33 a property at FFFFFFFFh", &[Admin, Disabled], &[S(0, 2)], |c| property(c, u32::MAX, false)),
 ];
 
+/// A command with its metadata pointer, and what kind of pointer that is (PSDT).
+fn metadata(c: &Ctx, op: u8, psdt: u8) -> Vec<u8> {
+    let mut sqe = bytes::io(op, c.cid, 0, 1);
+    (sqe.flags, sqe.mptr) = (psdt << 6, 0x1000.into());
+    capsule(c, &sqe)
+}
+
 pub const IO: &[Row] = &[
+    row("N15d a metadata segment of a read", &[Io], &[S(0, 2)], |c| metadata(c, opcode::READ, 2)),
+    row("N15d a metadata segment of a write", &[Io], &[S(0, 2)], |c| metadata(c, opcode::WRITE, 2)),
+    row("N15d protection information of a read", &[Io], &[S(0, 2)], |c| {
+        let mut sqe = bytes::io(opcode::READ, c.cid, 0, 1);
+        sqe.cdw12 = (1 << 29).into();
+        capsule(c, &sqe)
+    }),
+    row("N15d protection information of a write", &[Io], &[S(0, 2)], |c| {
+        let mut sqe = bytes::io(opcode::WRITE, c.cid, 0, 1);
+        sqe.cdw12 = (0xF << 26).into();
+        capsule(c, &sqe)
+    }),
     row("N16 SGL length FFFFFFFFh", &[Io], &[S(0, 0xF), T(5)], |c| io_len(c, opcode::WRITE, u32::MAX)),
     row("N16 SGL length above MDTS", &[Io], &[S(0, 0xF), T(5)], |c| io_len(c, opcode::WRITE, 256 << 10)),
     row("N17a a write's SGL is short", &[Io], &[S(0, 0xF)], |c| io_len(c, opcode::WRITE, 256)),
@@ -125,6 +163,9 @@ pub const IO: &[Row] = &[
     }),
     row("N27b more blocks than MSSRL", &[Io], &[S(1, 0x83)], |c| {
         list(c, opcode::COPY, [0, 0, 0], &copy_range(0, 4096))
+    }),
+    row("N27b more blocks than MCL", &[Io], &[S(1, 0x83)], |c| {
+        list(c, opcode::COPY, [0, 0, 16], &copy_range(0, 2048).repeat(17))
     }),
     row("N27b the source is out of range", &[Io], &[S(0, 0x80)], |c| {
         list(c, opcode::COPY, [0, 0, 0], &copy_range(u64::MAX, 1))

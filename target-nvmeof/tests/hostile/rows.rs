@@ -150,21 +150,27 @@ struct Way {
 async fn one(arena: &Arena, row: &Row, way: Way) -> Result<(), String> {
     let Way { given, digests, bytewise, .. } = way;
     let (mut raw, admin, ctx) = prepare(arena, given, digests).await?;
-    let mut sibling = match &admin {
-        Some((_, cntlid)) => {
-            let who = identity(CULPRIT);
-            Some(io_queue(&arena.env, arena.address, &who, *cntlid, 2, 31, digests).await?)
-        }
-        None => None,
-    };
+    let sibling = sibling(arena, &admin, digests).await?;
     raw.bytewise = bytewise;
     let outcome = provoke(row, way, &mut raw, &ctx).await;
-    if let Some(sibling) = &mut sibling {
-        // Another queue of the same controller, whatever became of this one.
-        let read = sibling.command(&bytes::io(opcode::READ, 1, 0, 1), &[]).await;
-        read.and_then(Done::ok).map_err(|error| format!("another queue of the controller: {error}"))?;
-    }
-    outcome
+    sibling_lives(sibling).await.and(outcome)
+}
+
+/// Another I/O queue of the same controller, where `admin` is of one that has any.
+pub async fn sibling(
+    arena: &Arena,
+    admin: &Option<(Raw, u16)>,
+    digests: Digests,
+) -> Result<Option<Raw>, String> {
+    let Some((_, cntlid)) = admin else { return Ok(None) };
+    io_queue(&arena.env, arena.address, &identity(CULPRIT), *cntlid, 2, 31, digests).await.map(Some)
+}
+
+/// Fails if that queue serves no more, whatever became of the first.
+pub async fn sibling_lives(sibling: Option<Raw>) -> Result<(), String> {
+    let Some(mut queue) = sibling else { return Ok(()) };
+    let read = queue.command(&bytes::io(opcode::READ, 1, 0, 1), &[]).await.and_then(Done::ok);
+    read.map(drop).map_err(|error| format!("another queue of the controller: {error}"))
 }
 
 /// Sends what the row says and checks the reaction.
