@@ -15,3 +15,4 @@
 pub mod chunks;
 pub mod ids;
 pub mod map;
+pub mod store;
