@@ -5,8 +5,11 @@
 
 #[path = "../../tests/common/bytes.rs"]
 pub mod bytes;
+pub mod connection;
+pub mod disk;
 pub mod hub;
 pub mod io_command;
 pub mod output;
 pub mod script;
 pub mod transport;
+pub mod world;

@@ -1,6 +1,8 @@
 //! Writes the corpora anew: `cargo run --example seeds` in this folder. Inputs that a fuzzer found are added to
 //! them by hand, with a name that says what they showed.
 
+mod connection;
+
 use std::path::Path;
 use std::{fs, io};
 
@@ -21,6 +23,7 @@ fn main() -> io::Result<()> {
         ("io_command", io_command()),
         ("connect", connect()),
         ("admin", admin()),
+        ("connection", connection::seeds()),
     ];
     for (target, seeds) in all {
         let folder = corpus.join(target);
