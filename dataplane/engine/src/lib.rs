@@ -14,5 +14,9 @@
 
 pub mod chunks;
 pub mod ids;
+pub mod log;
 pub mod map;
+pub mod segment;
 pub mod store;
+#[doc(hidden)]
+pub mod testing;

@@ -1,0 +1,81 @@
+//! Who decides that a replica no longer counts.
+
+use std::cell::RefCell;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::rc::Rc;
+
+use crate::ids::{Epoch, LaneId, SegmentId};
+use crate::segment::ShardSet;
+
+/// That a segment ends, on which replicas, and where the log continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The lane.
+    pub lane: LaneId,
+    /// The writer's epoch.
+    pub epoch: Epoch,
+    /// The segment that ends.
+    pub segment: SegmentId,
+    /// At which byte.
+    pub length: u32,
+    /// The replicas that do not count any more: they may lack acknowledged records.
+    pub without: ShardSet,
+    /// The segment in which the log continues.
+    pub next: SegmentId,
+    /// The replicas of the next segment.
+    pub next_shards: ShardSet,
+}
+
+/// The coordinator did not commit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// A durable register of decisions, one for each segment that ended with a failure. Of one segment the last decision
+/// counts; a decision of an older epoch than one that is there is refused.
+pub trait Coordinator: 'static {
+    /// Commits `decision`. Ready when it survives any crash.
+    ///
+    /// # Errors
+    /// [`Refused`]: it may have been committed all the same.
+    fn commit_seal(&self, decision: Decision) -> Pin<Box<dyn Future<Output = Result<(), Refused>>>>;
+
+    /// What was committed for a segment. A recovery asks after it has got its epoch, so that no older writer commits
+    /// any more.
+    fn decision(&self, lane: LaneId, segment: SegmentId) -> Option<Decision>;
+}
+
+/// A coordinator in memory, for one replica (which never needs a decision) and for tests. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct LocalCoordinator {
+    decisions: Rc<RefCell<Vec<Decision>>>,
+}
+
+impl LocalCoordinator {
+    /// All decisions, in the order of their commits.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<Decision> {
+        self.decisions.borrow().clone()
+    }
+}
+
+impl Coordinator for LocalCoordinator {
+    fn commit_seal(&self, decision: Decision) -> Pin<Box<dyn Future<Output = Result<(), Refused>>>> {
+        let mut decisions = self.decisions.borrow_mut();
+        let newer = decisions.iter().map(|d| d.epoch).max().filter(|&newest| newest > decision.epoch);
+        let result = match newer {
+            Some(newest) => Err(Refused(format!("epoch {} has taken over", newest.0))),
+            None => {
+                decisions.push(decision);
+                Ok(())
+            }
+        };
+        Box::pin(ready(result))
+    }
+
+    fn decision(&self, lane: LaneId, segment: SegmentId) -> Option<Decision> {
+        let decisions = self.decisions.borrow();
+        decisions.iter().rev().find(|d| d.lane == lane && d.segment == segment).copied()
+    }
+}

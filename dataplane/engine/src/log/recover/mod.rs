@@ -1,0 +1,244 @@
+//! Finding the log again.
+//!
+//! # Overview
+//!
+//! A new owner with a new epoch fences every store it reaches, so that no older writer changes anything any more. It
+//! then follows the chain of records from a given position, through the next pointers, to the end: the longest chain of
+//! valid records found on any replica that counts. Whatever was acknowledged is on all of them, so it is in that chain.
+//! Every record is handed to the caller on the way. Replicas are then brought to that end, every segment passed is sealed,
+//! and the log goes on in a new segment.
+//!
+//! # Where a segment ends, and what is next
+//!
+//! 1. A [`Decision`] of the coordinator says both, and which replicas do not count.
+//! 2. Else a sealed replica says both.
+//! 3. Else the segment ends with the last valid record; if that is a *next* record, it says what is next. If not, this
+//!    is the end of the log.
+//!
+//! At each place any replica that counts may give the record: it is bound by sequence, chain and checksum, so there is
+//! only one it can be.
+//!
+//! # Phases
+//!
+//! 1. Fence. 2. Walk and replay (`walk.rs`). 3. Delete segments that were made ahead and never used. 4. Make the new
+//!    segment. 5. Commit what is lost: for each segment with a replica out of reach, that it does not count any more.
+//!    6. Bring every replica in reach to its segment's end, by the decision table in `table.rs`, and seal it.
+//!
+//! Nothing is appended to the new segment before all of this is durable. A crash on the way leaves a log that the next
+//! recovery finds just the same: each phase only adds what the next run agrees with. (A new segment that was made and
+//! named by a seal is found empty, and passed.)
+
+mod mend;
+mod scan;
+mod table;
+mod walk;
+
+use std::future::Future;
+
+use ashlar_env::Env;
+
+use crate::chunks::{Chunks, StoreError};
+use crate::ids::{Epoch, SegmentId, SegmentKind};
+use crate::segment::{Replicas, Segments, ShardError, ShardSet, join_until};
+
+use super::config::{LogConfig, Planted};
+use super::coordinator::{Coordinator, Decision};
+use super::op::{AppliedOp, Position};
+use walk::Walked;
+
+pub use table::{Action, Content, EpochIs, ROWS, ReplicaState, Row, SealIs, action};
+
+/// What the recovery tells its caller, in log order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// What follows is in this segment. Comes first for the segment of the position from which the recovery starts.
+    Opened(SegmentId),
+    /// An operation.
+    Applied(AppliedOp<'a>),
+    /// The segment is sealed at so many bytes. Comes after all operations.
+    Sealed(SegmentId, u32),
+}
+
+/// Where the log goes on: what [`super::Log::resume`] takes.
+pub struct Recovered<K> {
+    /// The position of the first new record, at the beginning of a new segment.
+    pub position: Position,
+    pub(super) replicas: Replicas<K>,
+}
+
+/// Why a log was not recovered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecoverError {
+    /// another writer has taken over
+    #[error("another writer has taken over the lane at epoch {fence}")]
+    Fenced {
+        /// its epoch
+        fence: u64,
+    },
+    /// no store that counts has the segment
+    #[error(
+        "segment {segment:?} is on no store in reach; nothing was changed. Bring back a store that has it"
+    )]
+    Missing {
+        /// the segment
+        segment: SegmentId,
+    },
+    /// a segment's records end before it does, on every replica
+    #[error(
+        "segment {segment:?} is damaged at byte {at} of {length} on every replica in reach; nothing was changed"
+    )]
+    Damaged {
+        /// the segment
+        segment: SegmentId,
+        /// where no replica has a valid record
+        at: u32,
+        /// where the segment should end
+        length: u32,
+    },
+    /// replicas were sealed differently
+    #[error("the replicas of segment {segment:?} were sealed at different lengths; nothing was changed")]
+    Conflict {
+        /// the segment
+        segment: SegmentId,
+    },
+    /// no space for the new segment
+    #[error("no space is left for a segment of the log; nothing was lost. Add a device")]
+    Full,
+    /// a store failed on the way
+    #[error("the log was not recovered, nothing of it was lost: {0}")]
+    Store(ShardError),
+    /// the coordinator did not commit
+    #[error("the log was not recovered, nothing of it was lost: {0}")]
+    Refused(String),
+}
+
+impl From<ShardError> for RecoverError {
+    fn from(failed: ShardError) -> Self {
+        match failed.error {
+            StoreError::Fenced { fence } => Self::Fenced { fence },
+            StoreError::Full => Self::Full,
+            _ => Self::Store(failed),
+        }
+    }
+}
+
+/// Recovers the log of `segments`' lane from position `from`, which a writer gave
+/// ([`super::Log::settled`], or [`super::Log::position`] right after its creation), under `epoch`, which is above all
+/// earlier ones. `each` gets every operation from there on.
+///
+/// All of the lane's log segments on the stores that are not sealed and are not found on the way are deleted: they were
+/// made ahead and never used.
+///
+/// # Errors
+/// [`RecoverError`]. It may be called again, with a higher epoch.
+pub async fn recover<E: Env, C: Chunks>(
+    env: &E,
+    segments: &Segments<C>,
+    coordinator: &dyn Coordinator,
+    epoch: Epoch,
+    from: Position,
+    config: &LogConfig,
+    mut each: impl FnMut(Event<'_>),
+) -> Result<Recovered<C::Chunk>, RecoverError> {
+    let over = env.sleep_until(env.now().plus(config.answer_max));
+    let reachable = fence(segments, epoch, over).await?;
+    let planted = config.planted;
+    let recovery = Recovery { segments, coordinator, epoch, reachable, planted };
+    let (walked, end) = recovery.walk(from, &mut each).await?;
+    recovery.delete_unused(&walked).await?;
+    let (segment, replicas) = segments.create(SegmentKind::Log, epoch, reachable).await?;
+    let position = Position { segment, offset: 0, shards: reachable, ..end };
+    let walked = link(walked, &position);
+    recovery.commit(&walked).await?;
+    for one in &walked {
+        recovery.mend(one).await?;
+        each(Event::Sealed(one.segment, one.end));
+    }
+    Ok(Recovered { position, replicas })
+}
+
+/// What the phases share.
+struct Recovery<'a, C: Chunks> {
+    segments: &'a Segments<C>,
+    coordinator: &'a dyn Coordinator,
+    epoch: Epoch,
+    reachable: ShardSet,
+    planted: Planted,
+}
+
+/// Fences the stores; those that can be.
+async fn fence<C: Chunks>(
+    segments: &Segments<C>,
+    epoch: Epoch,
+    over: impl Future<Output = ()>,
+) -> Result<ShardSet, RecoverError> {
+    let group = segments.lane().group;
+    let fences =
+        segments.stores().iter().cloned().map(|store| async move { store.fence(group, epoch).await });
+    let mut reachable = ShardSet::EMPTY;
+    let mut failed = None;
+    for (shard, fenced) in (0..).zip(join_until(over, fences).await) {
+        match fenced {
+            Some(Ok(())) => reachable = reachable.with(ShardSet::of(shard)),
+            Some(Err(StoreError::Fenced { fence })) => return Err(RecoverError::Fenced { fence }),
+            None => {}
+            Some(Err(error)) => failed = Some(ShardError { shard, error }),
+        }
+    }
+    match failed {
+        Some(failed) if reachable.is_empty() => Err(RecoverError::Store(failed)),
+        _ => Ok(reachable),
+    }
+}
+
+/// Says of each segment what comes after it; after the last, the new one.
+fn link(mut walked: Vec<Walked>, new: &Position) -> Vec<Walked> {
+    let last = walked.last_mut().expect("the walk has at least one segment");
+    last.next = Some((new.segment, new.shards));
+    walked
+}
+
+impl<C: Chunks> Recovery<'_, C> {
+    /// Deletes log segments that nothing refers to, where they are in reach.
+    async fn delete_unused(&self, walked: &[Walked]) -> Result<(), RecoverError> {
+        for (shard, stat) in self.segments.list() {
+            let is_open_log = stat.id.kind == SegmentKind::Log && stat.sealed.is_none();
+            let counts =
+                walked.iter().any(|one| one.segment == stat.id.segment && one.members.contains(shard));
+            if !is_open_log || counts || !self.reachable.contains(shard) {
+                continue;
+            }
+            if stat.epoch > self.epoch {
+                return Err(RecoverError::Fenced { fence: stat.epoch.0 });
+            }
+            match self.segments.store(shard).delete(stat.id, self.epoch).await {
+                Ok(()) | Err(StoreError::NotFound) => {}
+                Err(error) => return Err(ShardError { shard, error }.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits, oldest first, which replicas do not count any more, where that or the set of replicas changes.
+    async fn commit(&self, walked: &[Walked]) -> Result<(), RecoverError> {
+        for one in walked {
+            let lost = one.members.without(self.reachable);
+            let (next, next_shards) = one.next.expect("the segments are linked");
+            if lost.is_empty() && next_shards == one.shards {
+                continue;
+            }
+            let decision = Decision {
+                lane: self.segments.lane(),
+                epoch: self.epoch,
+                segment: one.segment,
+                length: one.end,
+                without: one.shards.without(one.members).with(lost),
+                next,
+                next_shards,
+            };
+            let committed = self.coordinator.commit_seal(decision).await;
+            committed.map_err(|refused| RecoverError::Refused(refused.to_string()))?;
+        }
+        Ok(())
+    }
+}

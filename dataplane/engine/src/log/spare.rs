@@ -1,0 +1,65 @@
+//! The segment made ahead.
+
+use std::rc::Rc;
+
+use ashlar_env::Env;
+
+use crate::chunks::{Chunks, StoreError};
+use crate::ids::{SegmentId, SegmentKind};
+use crate::segment::{Replicas, ShardError};
+
+use super::op::{LogError, Sink};
+use super::state::{Open, Spare};
+use super::writer::Shared;
+
+impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
+    /// Begins to make the segment after the present one, unless it is there or being made.
+    pub fn make_spare(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        if state.failed.is_some() || state.closed || !matches!(state.spare, Spare::Missing) {
+            return;
+        }
+        state.tries += 1;
+        let number = state.tries;
+        state.spare = Spare::Making(number);
+        let shards = state.healthy();
+        drop(state);
+        let shared = Rc::clone(self);
+        self.env.spawn(async move {
+            let made = shared.segments.create(SegmentKind::Log, shared.epoch, shards).await;
+            if let Some(segment) = shared.spare_made(number, made) {
+                // What cannot be deleted now is found by the next recovery.
+                let _ = shared.segments.delete(segment, shared.epoch).await;
+            }
+        });
+    }
+
+    /// Takes note of how a try to make a segment ended. The segment, where the log went on without it.
+    fn spare_made(
+        &self,
+        number: u64,
+        made: Result<(SegmentId, Replicas<C::Chunk>), ShardError>,
+    ) -> Option<SegmentId> {
+        let mut state = self.state.borrow_mut();
+        if !matches!(state.spare, Spare::Making(wanted) if wanted == number) {
+            return made.ok().map(|(segment, _)| segment);
+        }
+        state.spare = Spare::Missing;
+        let mut fenced = None;
+        match made {
+            Ok((segment, replicas)) => {
+                state.spare = Spare::Ready(Open { segment, replicas, end: 0 });
+                state.full = false;
+            }
+            Err(ShardError { error: StoreError::Full, .. }) => state.full = true,
+            Err(ShardError { error: StoreError::Fenced { fence }, .. }) => fenced = Some(fence),
+            Err(failed) => state.break_shard(failed),
+        }
+        drop(state);
+        match fenced {
+            Some(fence) => self.fail(LogError::Fenced { fence }),
+            None => self.wake(),
+        }
+        None
+    }
+}

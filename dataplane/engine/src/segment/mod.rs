@@ -1,0 +1,358 @@
+//! Segments: append-only pieces of a lane, replicated over chunk stores.
+//!
+//! [`Segments`] knows the lane's stores, hands out segment numbers, and keeps a handle of every replica of every segment
+//! in use. [`SegmentWriter`] appends plain bytes to a segment of its own; the log
+//! ([`crate::log`]) appends records.
+//!
+//! A store's place in the list is the shard number of the chunks on it. Nothing is repaired in place, because chunks are
+//! append-only: a damaged replica is copied to a new segment by whoever compacts it.
+
+mod set;
+mod writer;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ashlar_env::buf::BufMut;
+use ashlar_env::slots::Slots;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::chunks::{Chunk, ChunkStat, Chunks, StoreError};
+use crate::ids::{ChunkId, Epoch, LaneId, SegmentId, SegmentKind};
+
+pub use set::{SHARDS_MAX, ShardSet};
+pub use writer::SegmentWriter;
+
+/// How many numbers [`Segments::create`] tries that a store turns out to have already.
+const TRIES: u32 = 64;
+
+/// A failure, and the store it came from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("store {shard}: {error}")]
+pub struct ShardError {
+    /// Which store.
+    pub shard: u8,
+    /// What happened there.
+    pub error: StoreError,
+}
+
+/// A replica of a segment.
+#[derive(Clone)]
+pub struct Replica<K> {
+    /// Which store it is on.
+    pub shard: u8,
+    /// Its chunk.
+    pub chunk: K,
+}
+
+/// The replicas of a segment, in the order of their shards.
+pub type Replicas<K> = SmallVec<[Replica<K>; 2]>;
+
+/// A lane's segments. Cloning shares them.
+pub struct Segments<C: Chunks> {
+    inner: Rc<Inner<C>>,
+}
+
+struct Inner<C: Chunks> {
+    lane: LaneId,
+    stores: Vec<C>,
+    next: Cell<u32>,
+    known: RefCell<FxHashMap<SegmentId, Known<C::Chunk>>>,
+}
+
+struct Known<K> {
+    kind: SegmentKind,
+    replicas: Replicas<K>,
+}
+
+impl<C: Chunks> Clone for Segments<C> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl<C: Chunks> Segments<C> {
+    /// The segments of `lane` on `stores`. None is known yet; numbers begin after the highest that any store has.
+    ///
+    /// # Panics
+    /// If there is no store, or more than [`SHARDS_MAX`].
+    #[must_use]
+    pub fn new(lane: LaneId, stores: Vec<C>) -> Self {
+        assert!((1..=SHARDS_MAX).contains(&stores.len()), "{} replicas", stores.len());
+        let seen = stores.iter().flat_map(|store| store.list(Some(lane.group)));
+        let last = seen.filter(|stat| stat.id.lane == lane).map(|stat| stat.id.segment.0).max();
+        let inner = Inner { lane, stores, next: Cell::new(last.unwrap_or(0) + 1), known: RefCell::default() };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// The lane.
+    #[must_use]
+    pub fn lane(&self) -> LaneId {
+        self.inner.lane
+    }
+
+    /// The stores, by shard number.
+    #[must_use]
+    pub fn stores(&self) -> &[C] {
+        &self.inner.stores
+    }
+
+    /// All stores.
+    #[must_use]
+    pub fn all(&self) -> ShardSet {
+        ShardSet::first(self.inner.stores.len())
+    }
+
+    /// What a segment on all stores may hold, in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u32 {
+        self.inner.stores.iter().map(|store| store.info().chunk_bytes).min().expect("there is a store")
+    }
+
+    /// The alignment of appends and reads that suits all stores, in bytes.
+    #[must_use]
+    pub fn align_bytes(&self) -> u32 {
+        self.inner.stores.iter().map(|store| store.info().align_bytes).max().expect("there is a store")
+    }
+
+    /// The number the next segment gets.
+    #[must_use]
+    pub fn next_number(&self) -> u32 {
+        self.inner.next.get()
+    }
+
+    /// Never hands out `number` or a lower one: a checkpoint knows of numbers whose chunks are deleted.
+    pub fn skip_to(&self, number: u32) {
+        self.inner.next.set(self.inner.next.get().max(number + 1));
+    }
+
+    fn take_number(&self) -> SegmentId {
+        let number = self.inner.next.get();
+        self.inner.next.set(number.checked_add(1).expect("64 PiB of writes to one lane"));
+        SegmentId(number)
+    }
+
+    /// The name of a replica.
+    #[must_use]
+    pub fn chunk_id(&self, segment: SegmentId, kind: SegmentKind, shard: u8) -> ChunkId {
+        ChunkId { lane: self.inner.lane, segment, kind, shard }
+    }
+
+    /// Makes a segment with a chunk on each store of `shards`, durably. It is known from then on.
+    ///
+    /// # Errors
+    /// The first store that fails; chunks made on the others are deleted in passing, or left to the next recovery.
+    pub async fn create(
+        &self,
+        kind: SegmentKind,
+        epoch: Epoch,
+        shards: ShardSet,
+    ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let segment = self.take_number();
+            match self.create_as(segment, kind, epoch, shards).await {
+                Err(exists @ ShardError { error: StoreError::Exists, .. }) => last = Some(exists),
+                Err(error) => return Err(error),
+                Ok(replicas) => {
+                    self.insert(segment, kind, replicas.clone());
+                    return Ok((segment, replicas));
+                }
+            }
+        }
+        Err(last.expect("every try found the number taken"))
+    }
+
+    async fn create_as(
+        &self,
+        segment: SegmentId,
+        kind: SegmentKind,
+        epoch: Epoch,
+        shards: ShardSet,
+    ) -> Result<Replicas<C::Chunk>, ShardError> {
+        let create = |shard: u8| {
+            let made = self.store(shard).create(self.chunk_id(segment, kind, shard), epoch);
+            async move { (shard, made.await) }
+        };
+        let mut replicas = Replicas::new();
+        let mut failed = None;
+        for (shard, made) in join(shards.iter().map(create)).await {
+            match made {
+                Ok(chunk) => replicas.push(Replica { shard, chunk }),
+                Err(error) => {
+                    failed.get_or_insert(ShardError { shard, error });
+                }
+            }
+        }
+        let Some(failed) = failed else { return Ok(replicas) };
+        let delete = |replica: &Replica<C::Chunk>| {
+            self.store(replica.shard).delete(self.chunk_id(segment, kind, replica.shard), epoch)
+        };
+        // What cannot be deleted is found by the next recovery: nothing refers to it.
+        drop(join(replicas.iter().map(delete)).await);
+        Err(failed)
+    }
+
+    /// The store of `shard`.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn store(&self, shard: u8) -> &C {
+        &self.inner.stores[usize::from(shard)]
+    }
+
+    /// Takes note of a segment that was found.
+    pub fn insert(&self, segment: SegmentId, kind: SegmentKind, replicas: Replicas<C::Chunk>) {
+        self.skip_to(segment.0);
+        self.inner.known.borrow_mut().insert(segment, Known { kind, replicas });
+    }
+
+    /// Opens the replicas of a segment in `shards` that are there, and takes note of them. The number of replicas.
+    pub fn open(&self, segment: SegmentId, kind: SegmentKind, shards: ShardSet) -> usize {
+        let mut replicas = Replicas::new();
+        for shard in shards.iter() {
+            if let Some(chunk) = self.store(shard).open(self.chunk_id(segment, kind, shard)) {
+                replicas.push(Replica { shard, chunk });
+            }
+        }
+        let count = replicas.len();
+        self.insert(segment, kind, replicas);
+        count
+    }
+
+    /// Whether the segment is known.
+    #[must_use]
+    pub fn contains(&self, segment: SegmentId) -> bool {
+        self.inner.known.borrow().contains_key(&segment)
+    }
+
+    /// The stores that have a replica of the segment.
+    #[must_use]
+    pub fn shards(&self, segment: SegmentId) -> ShardSet {
+        let known = self.inner.known.borrow();
+        known
+            .get(&segment)
+            .map_or(ShardSet::EMPTY, |known| known.replicas.iter().map(|replica| replica.shard).collect())
+    }
+
+    /// The replicas of the segment; none where it is not known.
+    #[must_use]
+    pub fn replicas(&self, segment: SegmentId) -> Replicas<C::Chunk> {
+        self.inner.known.borrow().get(&segment).map(|known| known.replicas.clone()).unwrap_or_default()
+    }
+
+    /// From now on knows of no replica of the segment on these stores.
+    pub fn leave(&self, segment: SegmentId, without: ShardSet) {
+        if let Some(known) = self.inner.known.borrow_mut().get_mut(&segment) {
+            known.replicas.retain(|replica| !without.contains(replica.shard));
+        }
+    }
+
+    /// What the stores say of the chunks of this lane, with the store's number.
+    pub fn list(&self) -> Vec<(u8, ChunkStat)> {
+        let lane = self.inner.lane;
+        let mut all = Vec::new();
+        for (shard, store) in self.inner.stores.iter().enumerate() {
+            let chunks = store.list(Some(lane.group)).into_iter().filter(|stat| stat.id.lane == lane);
+            all.extend(chunks.map(|stat| (shard as u8, stat)));
+        }
+        all
+    }
+
+    /// Fills `buf` from byte `offset` of the segment's first replica.
+    pub fn read(
+        &self,
+        segment: SegmentId,
+        offset: u32,
+        buf: BufMut,
+    ) -> impl Future<Output = Result<BufMut, StoreError>> + use<C> {
+        self.read_from(segment, 0, offset, buf)
+    }
+
+    /// Fills `buf` from byte `offset` of the segment's replica number `replica` in [`Self::shards`], from 0: for a second
+    /// try where the first replica failed or gave bytes without their checksum.
+    ///
+    /// [`StoreError::NotFound`] where there is no such replica.
+    pub fn read_from(
+        &self,
+        segment: SegmentId,
+        replica: usize,
+        offset: u32,
+        buf: BufMut,
+    ) -> impl Future<Output = Result<BufMut, StoreError>> + use<C> {
+        let known = self.inner.known.borrow();
+        let replica = known.get(&segment).and_then(|known| known.replicas.get(replica)).cloned();
+        async move {
+            match replica {
+                Some(replica) => replica.chunk.read(offset, buf).await,
+                None => Err(StoreError::NotFound),
+            }
+        }
+    }
+
+    /// Deletes the replicas of a segment and forgets it. Reads that follow find nothing. Ready when durable.
+    ///
+    /// # Errors
+    /// The first store that fails; what it holds is then found again by the next recovery.
+    pub async fn delete(&self, segment: SegmentId, epoch: Epoch) -> Result<(), ShardError> {
+        let Some(known) = self.inner.known.borrow_mut().remove(&segment) else { return Ok(()) };
+        let delete = |replica: &Replica<C::Chunk>| {
+            let shard = replica.shard;
+            let gone = self.store(shard).delete(self.chunk_id(segment, known.kind, shard), epoch);
+            async move { (shard, gone.await) }
+        };
+        let mut result = Ok(());
+        for (shard, gone) in join(known.replicas.iter().map(delete)).await {
+            if let Err(error) = gone
+                && error != StoreError::NotFound
+            {
+                result = result.and(Err(ShardError { shard, error }));
+            }
+        }
+        result
+    }
+}
+
+/// Runs a few futures together; their outputs in their order.
+pub(crate) async fn join<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let all = join_until(std::future::pending(), futures).await;
+    all.into_iter().map(|output| output.expect("they are waited for")).collect()
+}
+
+/// Runs a few futures together until `over` ends, and further until one of them has; their outputs in their order, `None`
+/// for those that have not ended.
+pub(crate) async fn join_until<F: Future>(
+    over: impl Future<Output = ()>,
+    futures: impl IntoIterator<Item = F>,
+) -> Vec<Option<F::Output>> {
+    let mut over = pin!(over);
+    let mut is_over = false;
+    let futures: Vec<F> = futures.into_iter().collect();
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    let mut slots = Slots::new(futures.len());
+    let mut ids = Vec::with_capacity(futures.len());
+    for future in futures {
+        ids.push(slots.insert(future).ok().expect("there is a slot for each"));
+    }
+    std::future::poll_fn(|cx| {
+        loop {
+            match slots.poll_next(cx) {
+                Poll::Ready(Some((id, output))) => {
+                    let at = ids.iter().position(|&other| other == id).expect("it was put in");
+                    outputs[at] = Some(output);
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        is_over = is_over || over.as_mut().poll(cx).is_ready();
+        if is_over && outputs.iter().any(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outputs
+}
