@@ -206,6 +206,9 @@ where
             if alive && congested && !self.transport.is_congested() {
                 continue;
             }
+            if alive && self.start_deferred(cx, slots, execute, now) {
+                continue;
+            }
             if !alive || self.transport.is_over() || self.is_drained(slots) {
                 self.report();
                 return Poll::Ready(());
@@ -223,9 +226,23 @@ where
         self.poll_timer(cx)
     }
 
+    /// Starts the reads that waited for room. True if there were any.
+    fn start_deferred<F: Future<Output = Ended>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        slots: &mut Slots<F>,
+        execute: &impl Fn(&V, Issuer, Operation) -> F,
+        now: Instant,
+    ) -> bool {
+        let Stage::Io(_, queue) = &mut self.stage else { return false };
+        let link = &mut Link { transport: &mut self.transport, slots, cx, now };
+        queue.start_deferred(link, execute)
+    }
+
     /// Whether a connection that must end has nothing left to do.
     fn is_drained<F: Future>(&self, slots: &Slots<F>) -> bool {
-        self.closing && slots.is_empty() && !self.transport.has_output()
+        let waits = matches!(&self.stage, Stage::Io(_, queue) if queue.has_deferred());
+        self.closing && !waits && slots.is_empty() && !self.transport.has_output()
     }
 
     /// Receives once. False when the connection broke.

@@ -1,5 +1,6 @@
 //! The commands of an I/O queue between the transport and the volumes.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use super::stats::IoCounts;
 use crate::hub::{Granted, IoError};
 use crate::io::fused::{Arrival, Fused, Half, Ready};
 use crate::io::{command, completion, operation, reservation, status, transfer};
-use crate::transport::{Admission, Slot, Transport};
-use crate::wire::Status;
+use crate::transport::{Admission, SENDING_BYTES_MAX, Slot, Transport};
 use crate::wire::sqe::io;
+use crate::wire::{Sqe, Status};
 
 /// How an operation on a volume ends.
 pub(super) type Ended = Result<Outcome, VolumeError>;
@@ -33,6 +34,10 @@ pub(super) struct IoQueue<V> {
     fused: Fused,
     /// Commands to be ended with a status as soon as their data are here.
     doomed: Vec<(Slot, Status)>,
+    /// Reads to be started when there is room for what they bring, oldest first.
+    deferred: VecDeque<Slot>,
+    /// Bytes that the reads in execution will bring.
+    reading_bytes: usize,
     /// What executes in each place of the slots of futures.
     owners: Vec<Owner>,
     /// What to tell the hub.
@@ -47,16 +52,29 @@ enum Owner {
     Pair(Slot, Slot),
 }
 
+/// Bytes that an operation will bring, if it is a read.
+fn read_bytes(owner: Owner, transport: &Transport) -> usize {
+    match owner {
+        Owner::Single(slot) => {
+            let sqe = transport.sqe(slot);
+            if sqe.opcode == io::READ { sqe.sgl.length.get() as usize } else { 0 }
+        }
+        Owner::Pair(..) => 0,
+    }
+}
+
 impl<V: Volume> IoQueue<V> {
     pub fn new(granted: Arc<Granted>, namespaces: Rc<Namespaces<V>>, max_transfer_bytes: u32) -> Self {
-        let owners = vec![Owner::Single(Slot(0)); usize::from(granted.queue_entries)];
+        let entries = usize::from(granted.queue_entries);
         Self {
             granted,
             namespaces,
             max_transfer_bytes,
             fused: Fused::default(),
             doomed: Vec::new(),
-            owners,
+            deferred: VecDeque::with_capacity(entries),
+            reading_bytes: 0,
+            owners: vec![Owner::Single(Slot(0)); entries],
             notices: Vec::new(),
             errors: Vec::new(),
             counts: IoCounts::default(),
@@ -101,10 +119,44 @@ impl<V: Volume> IoQueue<V> {
             Err(status) => Admission::Refused(status),
         };
         match admission {
+            Admission::Ready(_)
+                if sqe.opcode == io::READ && (self.has_deferred() || !self.has_room(&sqe, link)) =>
+            {
+                self.deferred.push_back(slot);
+            }
             Admission::Ready(data) => self.ready(slot, data, link, execute),
             Admission::Waiting => {}
             Admission::Refused(status) => self.fail(slot, status, link),
         }
+    }
+
+    /// Whether a read may be started. What reads bring lies in buffers of the reactor that other hosts need, too, until
+    /// this host has taken it: one that is slow to take its share has no more than that.
+    fn has_room<F>(&self, read: &Sqe, link: &Link<'_, '_, '_, F>) -> bool {
+        let held = self.reading_bytes + link.transport.pending_bytes();
+        held == 0 || held + read.sgl.length.get() as usize <= SENDING_BYTES_MAX
+    }
+
+    /// Starts the reads that there is room for now. True if there were any.
+    pub fn start_deferred<F: Future<Output = Ended>>(
+        &mut self,
+        link: &mut Link<'_, '_, '_, F>,
+        execute: &impl Fn(&V, Issuer, Operation) -> F,
+    ) -> bool {
+        let mut any = false;
+        while let Some(&slot) = self.deferred.front()
+            && self.has_room(link.transport.sqe(slot), link)
+        {
+            self.deferred.pop_front();
+            self.ready(slot, None, link, execute);
+            any = true;
+        }
+        any
+    }
+
+    /// Whether reads wait for room.
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
     }
 
     /// The data of a command came with a wrong digest.
@@ -187,6 +239,7 @@ impl<V: Volume> IoQueue<V> {
             unreachable!("there are as many slots as queue entries")
         };
         self.owners[id.index()] = owner;
+        self.reading_bytes += read_bytes(owner, link.transport);
         if let Poll::Ready(ended) = link.slots.poll_one(id, link.cx) {
             self.ended(id, ended, link);
         }
@@ -203,6 +256,7 @@ impl<V: Volume> IoQueue<V> {
     }
 
     fn ended<F>(&mut self, id: SlotId, ended: Ended, link: &mut Link<'_, '_, '_, F>) {
+        self.reading_bytes -= read_bytes(self.owners[id.index()], link.transport);
         match self.owners[id.index()] {
             Owner::Single(slot) => self.finish(slot, ended, link),
             Owner::Pair(first, second) => match ended {

@@ -10,7 +10,8 @@
 //! **Memory.** Before Connect succeeds a connection holds [`STAGING_BYTES_BEFORE_CONNECT`] for received bytes, one
 //! buffer of 4 KiB at most, and under 2 KiB beside. Afterwards: its staging buffer, about 150 bytes per queue
 //! entry, 8 KiB to recognise command identifiers in use, and pool buffers: at most [`RECEIVING_BYTES_MAX`] for data
-//! that the host still owes, and those of its commands in execution or waiting to be sent.
+//! that the host still owes, and those of its commands in execution or waiting to be sent; the caller sees to it that
+//! reads in execution and replies together have no more than [`SENDING_BYTES_MAX`].
 //!
 //! ```text
 //! command:  Free -> Arrived -+-> Executing -> Free            no data, or data to the host
@@ -49,7 +50,8 @@ pub const STAGING_BYTES_ADMIN: usize = 16 << 10;
 pub const STAGING_BYTES_IO: usize = 128 << 10;
 /// Buffer bytes of commands whose data the host has been asked for, at most.
 pub const RECEIVING_BYTES_MAX: u32 = 8 << 20;
-/// While more reply bytes than this wait to be sent, no further command is taken.
+/// While more reply bytes than this wait to be sent, no further command is taken. No read is started that would
+/// bring in more than this, beside what waits, unless it is the only one.
 pub const SENDING_BYTES_MAX: usize = 4 << 20;
 /// How long a PDU may take from its first byte to its last, how long a host may leave an R2T unanswered, and
 /// how long it may leave our bytes unread.
@@ -215,7 +217,13 @@ impl Transport {
     /// Whether the connection takes no more commands for now because replies wait to be sent.
     #[must_use]
     pub fn is_congested(&self) -> bool {
-        self.sender.pending_bytes() > SENDING_BYTES_MAX
+        self.pending_bytes() > SENDING_BYTES_MAX
+    }
+
+    /// Bytes of replies that wait to be sent.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.sender.pending_bytes()
     }
 
     /// Decides how the data of a command that just arrived travel, and begins the transfer.

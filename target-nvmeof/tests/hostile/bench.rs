@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ashlar_env::buf::PoolPlan;
 use ashlar_env::mesh::{Mesh, ReactorId};
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::{Clock, Env, Volume};
@@ -53,15 +54,19 @@ pub fn limits() -> Limits {
 
 /// The host that does what the cases do.
 pub const CULPRIT: u8 = 0xC1;
-/// The witnesses: what they are, the host, the namespace. The last is the culprit itself by other connections, of
-/// another controller.
-const WITNESSES: [(&str, u8, u32); 3] = [
-    ("another host on the same volume", 0xA1, 1),
-    ("another host on another volume", 0xA2, 2),
-    ("the same host", CULPRIT, 1),
+/// The witnesses: what they are, the host, the namespace, the blocks of every eighth command. The last is the culprit itself by
+/// other connections, of another controller.
+const WITNESSES: [(&str, u8, u32, u32); 3] = [
+    ("another host on the same volume", 0xA1, 1, 256),
+    ("another host on another volume", 0xA2, 2, 8),
+    ("the same host", CULPRIT, 1, 128),
 ];
 /// Blocks of each witness.
-const WITNESS_BLOCKS: u64 = 128;
+const WITNESS_BLOCKS: u64 = 1024;
+
+/// Buffers of each reactor: for the transfers of the witnesses and of one hostile connection that keeps all it can
+/// get, but not for as many as that asks for.
+const POOL: PoolPlan = PoolPlan { limits: [64, 32, 16, 72, 8] };
 
 /// What a case works with.
 #[derive(Clone)]
@@ -120,7 +125,8 @@ pub fn run<F: Future<Output = Result<(), String>> + 'static>(
     seed: u64,
     play: impl FnOnce(Arena) -> F + 'static,
 ) {
-    let sim = Sim::new(seed, Profile::calm()).reproduce_by("cargo test -p ashlar-nvmeof --test hostile");
+    let profile = Profile { pool: POOL, ..Profile::calm() };
+    let sim = Sim::new(seed, profile).reproduce_by("cargo test -p ashlar-nvmeof --test hostile");
     let target = sim.node("target", REACTORS);
     let arena = Arena {
         env: sim.env(sim.node("case", 1), 0),
@@ -139,12 +145,12 @@ pub fn run<F: Future<Output = Result<(), String>> + 'static>(
     let ready = Rc::new(Cell::new(0));
     let over = Rc::new(Cell::new(false));
     let case = arena.env.node();
-    for (place, (name, host, nsid)) in WITNESSES.into_iter().enumerate() {
+    for (place, (name, host, nsid, blocks)) in WITNESSES.into_iter().enumerate() {
         let node = if host == CULPRIT { case } else { sim.node(name, 1) };
         let (ready, over, address) = (Rc::clone(&ready), Rc::clone(&over), arena.address);
-        let first = CASE_BLOCKS + place as u64 * WITNESS_BLOCKS;
+        let range = (CASE_BLOCKS + place as u64 * WITNESS_BLOCKS, blocks);
         sim.goal_on(node, 0, move |env| async move {
-            if let Err(error) = witness(&env, address, (host, nsid, first), &ready, &over).await {
+            if let Err(error) = witness(&env, address, (host, nsid), range, &ready, &over).await {
                 env.fail("witness", format!("{name}: {error}"));
             }
         });
@@ -229,7 +235,8 @@ fn serve(sim: &Sim, arena: &Arena) -> Vec<TestServer> {
 async fn witness(
     env: &SimEnv,
     address: SocketAddr,
-    (host, nsid, first): (u8, u32, u64),
+    (host, nsid): (u8, u32),
+    (first, blocks): (u64, u32),
     ready: &Cell<usize>,
     over: &Cell<bool>,
 ) -> Result<(), String> {
@@ -237,10 +244,12 @@ async fn witness(
     let mut round = 0;
     ready.set(ready.get() + 1);
     while !over.get() {
-        let data = [host ^ round; 4096];
-        let lba = first + u64::from(round) * 8 % WITNESS_BLOCKS;
+        // The large ones are what takes time here.
+        let blocks = if round % 8 == 0 { blocks } else { 8 };
+        let data = vec![host ^ round; blocks as usize * 512];
+        let lba = first + u64::from(round) * u64::from(blocks) % WITNESS_BLOCKS;
         connected.write(nsid, lba, &data).await?;
-        if connected.read(nsid, lba, 8).await? != data {
+        if connected.read(nsid, lba, blocks).await? != data {
             return Err(format!("round {round}: what was written is not what is read"));
         }
         round = round.wrapping_add(1);
