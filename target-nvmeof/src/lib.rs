@@ -6,3 +6,7 @@ pub mod server;
 pub mod transport;
 pub mod view;
 pub mod wire;
+
+// What the tests beside this crate share with those in it names it from outside.
+#[cfg(test)]
+extern crate self as ashlar_nvmeof;

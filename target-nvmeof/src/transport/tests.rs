@@ -2,91 +2,26 @@
 
 use ashlar_codec::crc32c;
 use ashlar_env::buf::PoolPlan;
-use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use super::*;
-use crate::wire::pdu::{CapsuleCmd, DataPdu, Header, IcReq, R2t, TermReq, flags, kind};
+use crate::wire::pdu::{Header, R2t, TermReq, flags, kind};
 use crate::wire::sqe::{SGL_IN_CAPSULE, SGL_TRANSPORT, io};
+
+#[allow(dead_code, reason = "the tests beside need more of it")]
+#[path = "../../tests/common/bytes.rs"]
+mod bytes;
+use bytes::Digests;
 
 const NOW: Instant = Instant(1);
 
-/// The host's side: makes PDUs with the digests negotiated.
-#[derive(Clone, Copy)]
-struct Host {
-    header_digest: bool,
-    data_digest: bool,
-}
-
-impl Host {
-    const ALL: [Self; 4] = [
-        Self { header_digest: false, data_digest: false },
-        Self { header_digest: true, data_digest: false },
-        Self { header_digest: false, data_digest: true },
-        Self { header_digest: true, data_digest: true },
-    ];
-
-    fn ic_req(self) -> IcReq {
-        IcReq {
-            header: Header { kind: kind::IC_REQ, flags: 0, hlen: 128, pdo: 0, plen: U32::new(128) },
-            pfv: U16::ZERO,
-            hpda: 0,
-            dgst: u8::from(self.header_digest) | u8::from(self.data_digest) << 1,
-            max_r2t: U32::ZERO,
-            reserved: [0; 112],
-        }
-    }
-
-    /// A PDU from its header structure (whose common header is filled in here) and data.
-    fn pdu(self, kind: u8, bits: u8, header: &[u8], data: &[u8]) -> Vec<u8> {
-        let digest = if self.header_digest { 4 } else { 0 };
-        let first = header.len() + digest;
-        let trailer = if self.data_digest && !data.is_empty() { 4 } else { 0 };
-        let mut bits = bits | if self.header_digest { flags::HDGST } else { 0 };
-        bits |= if trailer > 0 { flags::DDGST } else { 0 };
-        let common = Header {
-            kind,
-            flags: bits,
-            hlen: header.len() as u8,
-            pdo: if data.is_empty() { 0 } else { first as u8 },
-            plen: U32::new((first + data.len() + trailer) as u32),
-        };
-        let mut bytes = [common.as_bytes(), &header[8..]].concat();
-        if self.header_digest {
-            bytes.extend(crc32c(&bytes).to_le_bytes());
-        }
-        bytes.extend(data);
-        if trailer > 0 {
-            bytes.extend(crc32c(data).to_le_bytes());
-        }
-        bytes
-    }
-
-    fn capsule(self, sqe: &Sqe, data: &[u8]) -> Vec<u8> {
-        let header = CapsuleCmd { header: Header::new_zeroed(), sqe: *sqe };
-        self.pdu(kind::CAPSULE_CMD, 0, header.as_bytes(), data)
-    }
-
-    fn h2c(self, cid: u16, tag: u16, offset: u32, data: &[u8], last: bool) -> Vec<u8> {
-        let header = DataPdu {
-            header: Header::new_zeroed(),
-            cccid: U16::new(cid),
-            ttag: U16::new(tag),
-            offset: U32::new(offset),
-            length: U32::new(data.len() as u32),
-            reserved: [0; 4],
-        };
-        self.pdu(kind::H2C_DATA, if last { flags::LAST } else { 0 }, header.as_bytes(), data)
-    }
-}
-
-use zerocopy::FromZeros;
+/// All that a connection may carry.
+const ALL: [Digests; 4] =
+    [Digests::of_field(0), Digests::of_field(1), Digests::of_field(2), Digests::of_field(3)];
 
 fn sqe(cid: u16, opcode: u8, identifier: u8, len: u32) -> Sqe {
-    let mut sqe = Sqe::zeroed();
-    (sqe.opcode, sqe.flags, sqe.cid) = (opcode, 0x40, U16::new(cid));
+    let mut sqe = bytes::sqe(opcode, cid, len);
     sqe.sgl.identifier = identifier;
-    sqe.sgl.length = U32::new(len);
     sqe
 }
 
@@ -139,12 +74,12 @@ fn drain(transport: &mut Transport, step: usize) -> Vec<u8> {
     sent
 }
 
-fn connected(host: Host) -> Transport {
+fn connected(host: Digests) -> Transport {
     let mut transport = transport();
-    feed(&mut transport, host.ic_req().as_bytes(), 128, Transfer::None);
+    feed(&mut transport, &bytes::ic_req(host), 128, Transfer::None);
     let response = drain(&mut transport, 1000);
     assert_eq!(response.len(), 128);
-    assert_eq!(response[11], host.ic_req().dgst, "the digests asked for, no more and no less");
+    assert_eq!(response[11], host.field(), "the digests asked for, no more and no less");
     assert_eq!(response[10], 0, "Linux refuses any other CPDA");
     transport.connected(16, true, true);
     transport
@@ -152,12 +87,12 @@ fn connected(host: Host) -> Transport {
 
 #[test]
 fn writes_and_reads_at_every_split() {
-    for host in Host::ALL {
+    for host in ALL {
         for step in [1, 2, 3, 7, 71, 72, 73, 1000, 100_000] {
             let mut transport = connected(host);
             let data: Vec<u8> = (0..4096).map(|n| (n * 7 + n / 256) as u8).collect();
             // In the capsule.
-            let capsule = host.capsule(&sqe(0xF001, io::WRITE, SGL_IN_CAPSULE, 4096), &data);
+            let capsule = bytes::capsule(host, &sqe(0xF001, io::WRITE, SGL_IN_CAPSULE, 4096), &data);
             let events = feed(&mut transport, &capsule, step, Transfer::FromHost(4096));
             let [Event::Data(slot, got), Event::Command(_)] = &events[..] else { panic!("{events:?}") };
             assert_eq!(got[..], data[..]);
@@ -169,31 +104,31 @@ fn writes_and_reads_at_every_split() {
             assert_eq!(sent[16..18], [0xFF, 0xFF], "no queue head without flow control");
             // By R2T, in two H2CData PDUs.
             let big = data.repeat(4);
-            let capsule = host.capsule(&sqe(7, io::WRITE, SGL_TRANSPORT, 16384), &[]);
+            let capsule = bytes::capsule(host, &sqe(7, io::WRITE, SGL_TRANSPORT, 16384), &[]);
             let events = feed(&mut transport, &capsule, step, Transfer::FromHost(16384));
             let [Event::Command(slot)] = events[..] else { panic!("{events:?}") };
             let sent = drain(&mut transport, step);
             let (r2t, _) = R2t::read_from_prefix(&sent).unwrap();
             assert_eq!((r2t.header.kind, r2t.offset.get(), r2t.length.get()), (kind::R2T, 0, 16384));
-            let mut bytes = host.h2c(7, r2t.ttag.get(), 0, &big[..10000], false);
-            bytes.extend(host.h2c(7, r2t.ttag.get(), 10000, &big[10000..], true));
+            let mut bytes = bytes::h2c_data(host, 7, r2t.ttag.get(), 0, &big[..10000], false);
+            bytes.extend(bytes::h2c_data(host, 7, r2t.ttag.get(), 10000, &big[10000..], true));
             let events = feed(&mut transport, &bytes, step, Transfer::None);
             let [Event::Data(done, got)] = &events[..] else { panic!("{events:?}") };
             assert_eq!((*done, &got[..]), (slot, &big[..]));
             transport.complete(slot, Cqe::new(0, Status::SUCCESS, 0, 0), None, NOW);
             drain(&mut transport, step);
             // A read of what was written.
-            let capsule = host.capsule(&sqe(8, io::READ, SGL_TRANSPORT, 16384), &[]);
+            let capsule = bytes::capsule(host, &sqe(8, io::READ, SGL_TRANSPORT, 16384), &[]);
             let events = feed(&mut transport, &capsule, step, Transfer::ToHost(16384));
             let Event::Command(slot) = events[0] else { panic!("{events:?}") };
             transport.complete(slot, Cqe::new(0, Status::SUCCESS, 0, 0), Some(got.clone()), NOW);
             let sent = drain(&mut transport, step.max(100));
-            let first = if host.header_digest { 28 } else { 24 };
+            let first = if host.header { 28 } else { 24 };
             let (header, _) = Header::read_from_prefix(&sent).unwrap();
             assert_eq!(header.flags & 0b1100, flags::LAST | flags::SUCCESS);
             assert_eq!(header.plen.get() as usize, sent.len(), "no response capsule follows");
             assert_eq!(sent[first..first + 16384], big[..]);
-            if host.data_digest {
+            if host.data {
                 assert_eq!(sent[first + 16384..], crc32c(&big).to_le_bytes());
             }
             assert_eq!(transport.outstanding(), 0);
@@ -203,8 +138,8 @@ fn writes_and_reads_at_every_split() {
 
 #[test]
 fn a_flipped_bit_in_header_or_data_is_seen() {
-    let host = Host { header_digest: true, data_digest: true };
-    let good = host.capsule(&sqe(1, io::WRITE, SGL_IN_CAPSULE, 512), &[5; 512]);
+    let host = Digests::BOTH;
+    let good = bytes::capsule(host, &sqe(1, io::WRITE, SGL_IN_CAPSULE, 512), &[5; 512]);
     for at in [10, 40, 75] {
         let mut transport = connected(host);
         let mut bad = good.clone();
@@ -230,12 +165,12 @@ fn a_flipped_bit_in_header_or_data_is_seen() {
 
 #[test]
 fn an_exhausted_pool_delays_and_loses_nothing() {
-    let host = Host::ALL[0];
+    let host = ALL[0];
     let mut transport = connected(host);
     let hold: Vec<_> = std::iter::from_fn(|| transport.buffers.try_alloc(1)).collect();
-    let mut bytes = host.capsule(&sqe(1, io::WRITE, SGL_TRANSPORT, 512), &[]);
-    bytes.extend(host.capsule(&sqe(2, io::WRITE, SGL_IN_CAPSULE, 512), &[2; 512]));
-    bytes.extend(host.capsule(&sqe(3, io::FLUSH, SGL_TRANSPORT, 0), &[]));
+    let mut bytes = bytes::capsule(host, &sqe(1, io::WRITE, SGL_TRANSPORT, 512), &[]);
+    bytes.extend(bytes::capsule(host, &sqe(2, io::WRITE, SGL_IN_CAPSULE, 512), &[2; 512]));
+    bytes.extend(bytes::capsule(host, &sqe(3, io::FLUSH, SGL_TRANSPORT, 0), &[]));
     let events = feed(&mut transport, &bytes, 10_000, Transfer::FromHost(512));
     assert_eq!(events.len(), 2, "the third command waits behind the in-capsule data: {events:?}");
     drop(hold);
@@ -272,17 +207,17 @@ proptest::proptest! {
             (0..8u8, proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), 0..80usize, proptest::prelude::any::<u8>()), 0..12),
         step in 1..300usize,
     ) {
-        let host = Host::ALL[host];
+        let host = ALL[host];
         let mut transport = connected(host);
         for (what, noise, at, byte) in pdus {
             let mut bytes = match what {
                 0 => noise.clone(),
-                1 => host.capsule(&sqe(at as u16, io::READ, SGL_TRANSPORT, 512), &[]),
-                2 | 3 => host.capsule(&sqe(at as u16, io::WRITE, SGL_IN_CAPSULE, noise.len() as u32), &noise),
-                4 => host.capsule(&sqe(at as u16, io::WRITE, SGL_TRANSPORT, 512), &[]),
-                5 => host.h2c(at as u16, u16::from(byte & 15), 0, &noise, true),
-                6 => host.h2c(at as u16, u16::from(byte & 15), 0, &[7; 512], true),
-                _ => host.ic_req().as_bytes().to_vec(),
+                1 => bytes::capsule(host, &sqe(at as u16, io::READ, SGL_TRANSPORT, 512), &[]),
+                2 | 3 => bytes::capsule(host, &sqe(at as u16, io::WRITE, SGL_IN_CAPSULE, noise.len() as u32), &noise),
+                4 => bytes::capsule(host, &sqe(at as u16, io::WRITE, SGL_TRANSPORT, 512), &[]),
+                5 => bytes::h2c_data(host, at as u16, u16::from(byte & 15), 0, &noise, true),
+                6 => bytes::h2c_data(host, at as u16, u16::from(byte & 15), 0, &[7; 512], true),
+                _ => bytes::ic_req(host),
             };
             if byte & 0x10 != 0 && at < bytes.len() {
                 bytes[at] = byte;
