@@ -123,6 +123,15 @@ pub trait Chunks: Clone + 'static {
         epoch: Epoch,
     ) -> impl Future<Output = Result<Self::Chunk, StoreError>> + 'static;
 
+    /// The same from the slots kept in reserve as well, if the store keeps any: for what makes space.
+    fn create_reserved(
+        &self,
+        id: ChunkId,
+        epoch: Epoch,
+    ) -> impl Future<Output = Result<Self::Chunk, StoreError>> + 'static {
+        self.create(id, epoch)
+    }
+
     /// The chunk, if it is there.
     fn open(&self, id: ChunkId) -> Option<Self::Chunk>;
 

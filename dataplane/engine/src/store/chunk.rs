@@ -23,6 +23,7 @@ use ashlar_env::buf::{Buf, BufMut};
 use ashlar_env::{Disk, Spawn};
 use smallvec::SmallVec;
 
+use super::carry::Carried;
 use super::format::{Content, Label};
 use super::wait::Waiters;
 use super::{ChunkStore, Inner};
@@ -235,6 +236,14 @@ impl<E: Spawn + 'static, D: Disk> LocalChunk<E, D> {
         }
     }
 
+    pub(crate) fn is_there(&self) -> bool {
+        self.held.is_there()
+    }
+
+    pub(crate) fn align_bytes(&self) -> u32 {
+        self.store.superblock.geometry.align_bytes
+    }
+
     fn claim(&self, epoch: Epoch, offset: u32, data: &[Buf]) -> Result<Claim, StoreError> {
         let align = self.store.superblock.geometry.align_bytes as usize;
         self.store.device.check()?;
@@ -246,26 +255,68 @@ impl<E: Spawn + 'static, D: Disk> LocalChunk<E, D> {
         self.held.claim(epoch, offset, len, self.store.superblock.geometry.chunk_bytes())
     }
 
-    /// Ends the chunk. Whether the writer may has been seen.
-    pub(crate) fn seal_now(&self, seal: Seal) -> impl Future<Output = Result<(), StoreError>> + use<E, D> {
-        let held = Rc::clone(&self.held);
-        let capacity = self.store.superblock.geometry.chunk_bytes();
-        let claimed = held.may_seal(seal, capacity).and_then(|anew| {
-            if anew {
-                self.store.device.check()?;
-                held.writing_header.set(true);
-                held.state.set(State::Sealing(seal));
-            }
-            Ok(anew)
-        });
-        let store = Rc::clone(&self.store);
+    /// [`Chunk::append`]
+    pub(crate) fn append_now(
+        &self,
+        epoch: Epoch,
+        offset: u32,
+        data: &[Buf],
+    ) -> Carried<Result<(), StoreError>> {
+        let claim = self.claim(epoch, offset, data);
+        let data: SmallVec<[Buf; 4]> = match claim {
+            Ok(Claim::Write) => data.iter().filter(|piece| !piece.is_empty()).cloned().collect(),
+            _ => SmallVec::new(),
+        };
+        let (store, held) = (Rc::clone(&self.store), Rc::clone(&self.held));
         self.store.carrier.run(async move {
-            if claimed? {
-                write_seal(&store, &held, seal).await
-            } else {
-                await_seal(&store, &held, seal).await
+            match claim? {
+                Claim::Nothing => Ok(()),
+                Claim::Write => {
+                    let written = write_pieces(&store, held.data_start + u64::from(offset), data).await;
+                    held.appended(offset);
+                    written
+                }
+                Claim::Repeated => {
+                    let ended = || !held.appending.borrow().contains(&offset);
+                    held.changed.until(&store.carrier, ended).await;
+                    store.device.check()
+                }
             }
         })
+    }
+
+    /// [`Chunk::seal`]
+    pub(crate) fn begin_seal(&self, epoch: Epoch, seal: Seal) -> Carried<Result<(), StoreError>> {
+        self.seal_now(self.held.admit(epoch), seal)
+    }
+
+    /// [`Chunk::seal`], if the writer was `admitted`.
+    pub(crate) fn seal_now(
+        &self,
+        admitted: Result<(), StoreError>,
+        seal: Seal,
+    ) -> Carried<Result<(), StoreError>> {
+        let held = Rc::clone(&self.held);
+        let claimed = admitted.and_then(|()| self.claim_seal(seal));
+        let store = Rc::clone(&self.store);
+        self.store.carrier.run(async move {
+            match claimed? {
+                Some(before) => write_seal(&store, &held, seal, before).await,
+                None => await_seal(&store, &held, seal).await,
+            }
+        })
+    }
+
+    /// Closes the chunk. Its state before; `None` where it is being sealed so, or is already.
+    fn claim_seal(&self, seal: Seal) -> Result<Option<State>, StoreError> {
+        let before = self.held.state.get();
+        if !self.held.may_seal(seal, self.store.superblock.geometry.chunk_bytes())? {
+            return Ok(None);
+        }
+        self.store.device.check()?;
+        self.held.writing_header.set(true);
+        self.held.state.set(State::Sealing(seal));
+        Ok(Some(before))
     }
 
     /// The range as the device has it, if the chunk has it.
@@ -294,26 +345,7 @@ impl<E: Spawn + 'static, D: Disk> Chunk for LocalChunk<E, D> {
         offset: u32,
         data: &[Buf],
     ) -> impl Future<Output = Result<(), StoreError>> + 'static {
-        let claim = self.claim(epoch, offset, data);
-        let data: SmallVec<[Buf; 4]> = match claim {
-            Ok(Claim::Write) => data.iter().filter(|piece| !piece.is_empty()).cloned().collect(),
-            _ => SmallVec::new(),
-        };
-        let (store, held) = (Rc::clone(&self.store), Rc::clone(&self.held));
-        self.store.carrier.run(async move {
-            match claim? {
-                Claim::Nothing => Ok(()),
-                Claim::Write => {
-                    let written = write_pieces(&store, held.data_start + u64::from(offset), data).await;
-                    held.appended(offset);
-                    written
-                }
-                Claim::Repeated => {
-                    held.changed.until(&store.carrier, || !held.appending.borrow().contains(&offset)).await;
-                    store.device.check()
-                }
-            }
-        })
+        self.append_now(epoch, offset, data)
     }
 
     fn read(&self, offset: u32, buf: BufMut) -> impl Future<Output = Result<BufMut, StoreError>> + 'static {
@@ -330,9 +362,7 @@ impl<E: Spawn + 'static, D: Disk> Chunk for LocalChunk<E, D> {
     }
 
     fn seal(&self, epoch: Epoch, seal: Seal) -> impl Future<Output = Result<(), StoreError>> + 'static {
-        let refused = self.held.admit(epoch);
-        let sealing = refused.map(|()| self.seal_now(seal));
-        async move { sealing?.await }
+        self.begin_seal(epoch, seal)
     }
 }
 
@@ -375,15 +405,24 @@ async fn all<F: Future<Output = Result<(), StoreError>>>(
     .await
 }
 
-async fn write_seal<E, D: Disk>(store: &Inner<E, D>, held: &Held, seal: Seal) -> Result<(), StoreError> {
+async fn write_seal<E, D: Disk>(
+    store: &Inner<E, D>,
+    held: &Held,
+    seal: Seal,
+    before: State,
+) -> Result<(), StoreError> {
     held.changed.until(&store.carrier, || !held.is_appending()).await;
     let written = store.write_header(held.slot, Content::Sealed(held.label, seal)).await;
     match written {
-        Ok(()) => held.state.set(State::Sealed(seal)),
+        Ok(()) => {
+            held.state.set(State::Sealed(seal));
+            // A copy was not subject to it so far.
+            held.fence.set(store.fences.get(held.label.id.lane.group));
+        }
         Err(_) => {
             // The store has failed: the chunk is read on, and not appended to.
             held.end.set(None);
-            held.state.set(State::Open);
+            held.state.set(before);
         }
     }
     held.writing_header.set(false);

@@ -43,6 +43,7 @@ mod error;
 mod fences;
 pub mod format;
 mod open;
+pub mod pool;
 mod prepare;
 mod table;
 mod trim;
@@ -65,6 +66,7 @@ use device::{Device, Side};
 pub use error::{FormatError, OpenError};
 use fences::Fences;
 pub use open::{OpenOptions, OpenReport};
+pub use pool::Pool;
 pub use prepare::FormatOptions;
 use table::{Table, Taken};
 use wait::Waiters;
@@ -85,7 +87,7 @@ pub(crate) struct Inner<E, D> {
     device: Device<D>,
     superblock: Superblock,
     report: OpenReport,
-    /// Slots that only [`ChunkStore::create_reserved`] may take.
+    /// Slots that only [`Chunks::create_reserved`] may take.
     reserve_slots: Cell<u32>,
     /// The sequence of the header written last.
     sequence: Cell<u64>,
@@ -171,7 +173,13 @@ impl<E: Spawn + Clone + 'static, D: Disk> ChunkStore<E, D> {
         self.inner.fences.all()
     }
 
-    /// Changes how many slots are kept for [`Self::create_reserved`].
+    /// The group's fence; epoch 0 where it has none.
+    #[must_use]
+    pub fn fence_of(&self, group: GroupId) -> Epoch {
+        self.inner.fences.get(group)
+    }
+
+    /// Changes how many slots are kept for [`Chunks::create_reserved`].
     pub fn set_reserve(&self, slots: u32) {
         self.inner.reserve_slots.set(slots);
     }
@@ -216,13 +224,28 @@ impl<E: Spawn + Clone + 'static, D: Disk> ChunkStore<E, D> {
         })
     }
 
-    /// [`Chunks::create`] from the reserve as well: for what makes space.
-    pub fn create_reserved(
+    /// Begins the copy of a sealed chunk of another store, which no fence is in the way of: nothing new is written.
+    pub(crate) fn begin_copy(&self, stat: ChunkStat) -> Carried<Result<LocalChunk<E, D>, StoreError>> {
+        let label = Label { id: stat.id, epoch: stat.epoch };
+        self.begin(label, State::Copying, self.inner.reserve_slots.get())
+    }
+
+    /// Deletes a chunk whatever its epoch: it is elsewhere.
+    pub(crate) fn give_up(&self, id: ChunkId) -> Carried<Result<(), StoreError>> {
+        let held = self.inner.table.borrow().chunks.get(&id).map(Rc::clone);
+        let inner = Rc::clone(&self.inner);
+        self.inner.carrier.run(async move { delete(&inner, &held.ok_or(StoreError::NotFound)?).await })
+    }
+
+    /// [`Chunks::create`] and [`Chunks::create_reserved`]
+    pub(crate) fn begin_create(
         &self,
         id: ChunkId,
         epoch: Epoch,
-    ) -> impl Future<Output = Result<LocalChunk<E, D>, StoreError>> + 'static {
-        self.begin(Label { id, epoch }, State::Open, 0)
+        from_reserve: bool,
+    ) -> Carried<Result<LocalChunk<E, D>, StoreError>> {
+        let reserve = if from_reserve { 0 } else { self.inner.reserve_slots.get() };
+        self.begin(Label { id, epoch }, State::Open, reserve)
     }
 
     fn begin(
@@ -354,7 +377,15 @@ impl<E: Spawn + Clone + 'static, D: Disk> Chunks for ChunkStore<E, D> {
         id: ChunkId,
         epoch: Epoch,
     ) -> impl Future<Output = Result<LocalChunk<E, D>, StoreError>> + 'static {
-        self.begin(Label { id, epoch }, State::Open, self.inner.reserve_slots.get())
+        self.begin_create(id, epoch, false)
+    }
+
+    fn create_reserved(
+        &self,
+        id: ChunkId,
+        epoch: Epoch,
+    ) -> impl Future<Output = Result<LocalChunk<E, D>, StoreError>> + 'static {
+        self.begin_create(id, epoch, true)
     }
 
     fn open(&self, id: ChunkId) -> Option<LocalChunk<E, D>> {
@@ -374,6 +405,17 @@ impl<E: Spawn + Clone + 'static, D: Disk> Chunks for ChunkStore<E, D> {
     }
 
     fn delete(&self, id: ChunkId, epoch: Epoch) -> impl Future<Output = Result<(), StoreError>> + 'static {
+        self.begin_delete(id, epoch)
+    }
+
+    fn fence(&self, group: GroupId, epoch: Epoch) -> impl Future<Output = Result<(), StoreError>> + 'static {
+        self.begin_fence(group, epoch)
+    }
+}
+
+impl<E: Spawn + Clone + 'static, D: Disk> ChunkStore<E, D> {
+    /// [`Chunks::delete`]
+    pub(crate) fn begin_delete(&self, id: ChunkId, epoch: Epoch) -> Carried<Result<(), StoreError>> {
         let found = self.inner.table.borrow().chunks.get(&id).map(Rc::clone);
         let claimed = found.filter(|held| held.state.get() != State::Copying).ok_or(StoreError::NotFound);
         let claimed = claimed.and_then(|held| held.admit(epoch).map(|()| held));
@@ -384,7 +426,8 @@ impl<E: Spawn + Clone + 'static, D: Disk> Chunks for ChunkStore<E, D> {
         })
     }
 
-    fn fence(&self, group: GroupId, epoch: Epoch) -> impl Future<Output = Result<(), StoreError>> + 'static {
+    /// [`Chunks::fence`]
+    pub(crate) fn begin_fence(&self, group: GroupId, epoch: Epoch) -> Carried<Result<(), StoreError>> {
         let claimed = self.raise(group, epoch);
         let inner = Rc::clone(&self.inner);
         self.inner.carrier.run(async move {
@@ -394,9 +437,7 @@ impl<E: Spawn + Clone + 'static, D: Disk> Chunks for ChunkStore<E, D> {
             }
         })
     }
-}
 
-impl<E: Spawn + Clone + 'static, D: Disk> ChunkStore<E, D> {
     /// Lets a fence hold in memory. Its entry; `None` for epoch 0, which fences nobody off.
     fn raise(&self, group: GroupId, epoch: Epoch) -> Result<Option<u32>, StoreError> {
         let present = self.inner.fences.get(group);

@@ -45,7 +45,7 @@ pub struct OpenOptions {
     pub cluster: Option<Uuid>,
     /// The device it must be.
     pub device: Option<Uuid>,
-    /// Slots that only [`ChunkStore::create_reserved`] may take.
+    /// Slots that only [`Chunks::create_reserved`](crate::chunks::Chunks::create_reserved) may take.
     pub reserve_slots: u32,
 }
 

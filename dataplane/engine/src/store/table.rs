@@ -61,7 +61,7 @@ impl Table {
 }
 
 /// The lowest name that a chunk of the group can have.
-fn first_of(group: GroupId) -> ChunkId {
+pub(crate) fn first_of(group: GroupId) -> ChunkId {
     let lane = LaneId { group, lane: 0 };
     ChunkId { lane, segment: SegmentId(0), kind: SegmentKind::Log, shard: 0 }
 }

@@ -1,7 +1,9 @@
 //! The chunk store on the simulator's disk.
 
 mod crash;
+mod damage;
 mod model;
+mod pool;
 mod rules;
 mod tap;
 
