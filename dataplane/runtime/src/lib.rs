@@ -40,3 +40,4 @@ pub use net::{Accepted, TcpListener, TcpStream};
 pub use reply::{NoReply, Reply};
 pub use runtime::{ReactorHandle, Runtime, StartError};
 pub use stats::{Counter, ReactorStats};
+pub use sysdisk::free_bytes;

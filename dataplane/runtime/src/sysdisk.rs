@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use crate::sys::check;
 
@@ -43,6 +44,19 @@ pub(crate) fn punch_hole(file: &File, start: u64, len: u64) -> io::Result<()> {
     };
     // SAFETY: no pointers are passed.
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, start, len) }).map(drop)
+}
+
+/// Bytes that are free for ordinary users in the file system that holds `folder`.
+///
+/// # Errors
+/// The directory cannot be opened or asked.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let folder = File::open(folder)?;
+    // SAFETY: all zeros is a valid `statvfs`.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is valid for the write.
+    check(unsafe { libc::fstatvfs(folder.as_raw_fd(), &raw mut stat) })?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// The geometry of a block device.
