@@ -2,6 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use crate::device;
 use crate::nearest::nearest;
 use crate::section::Problems;
 
@@ -11,7 +12,8 @@ pub(crate) struct Table {
     pub(crate) keys: &'static [&'static str],
 }
 
-/// The whole schema. `node.labels` is not here: its keys are the user's own.
+/// The whole schema but for `[[device]]`, of which there are many. `node.labels` is not here either: its keys are the
+/// user's own.
 pub(crate) const TABLES: [Table; 7] = [
     Table { path: "node", keys: &["name", "data", "labels"] },
     Table { path: "reactors", keys: &["cores", "spin"] },
@@ -36,7 +38,9 @@ pub(crate) const TABLES: [Table; 7] = [
 
 /// Reports every key of `root` and of the known tables below it that is not in the schema.
 pub(crate) fn report_unknown(root: &DeTable<'_>, problems: &Problems<'_>) {
-    let top: Vec<&str> = TABLES.iter().map(|table| table.path).filter(|path| !path.contains('.')).collect();
+    let mut top: Vec<&str> =
+        TABLES.iter().map(|table| table.path).filter(|path| !path.contains('.')).collect();
+    top.push("device");
     for (key, _) in root.iter().filter(|(key, _)| !top.contains(&key.get_ref().as_ref())) {
         let name = key.get_ref().as_ref();
         let help = elsewhere(name)
@@ -72,16 +76,16 @@ pub(crate) fn descend<'t, 'i>(root: &'t DeTable<'i>, path: &str) -> Option<&'t D
 
 /// Where a key would be right, when it is a key of some other table.
 fn elsewhere(name: &str) -> Option<String> {
-    let homes: Vec<String> = TABLES
-        .iter()
-        .filter(|table| table.keys.contains(&name))
-        .map(|table| format!("[{}]", table.path))
-        .collect();
+    let tables = TABLES.iter().filter(|table| table.keys.contains(&name));
+    let mut homes: Vec<String> = tables.map(|table| format!("[{}]", table.path)).collect();
+    if device::KEYS.contains(&name) {
+        homes.push("[[device]]".to_owned());
+    }
     (!homes.is_empty()).then(|| format!("`{name}` belongs in {}", homes.join(" or ")))
 }
 
 /// A user's key for a message: short, and on one line.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     const CHARS_MAX: usize = 40;
     let mut shown: String = name.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect();
     if name.chars().nth(CHARS_MAX).is_some() {

@@ -18,6 +18,7 @@
 
 mod cores;
 mod decimal;
+mod device;
 mod diagnostic;
 pub mod duration;
 mod keys;
@@ -31,6 +32,7 @@ mod validate;
 mod value;
 
 pub use cores::{Cores, CoresError};
+pub use device::Device;
 pub use diagnostic::{ConfigError, Diagnostic};
 pub use load::LoadError;
 pub use nearest::nearest;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::device;
 use crate::keys;
 use crate::schema::{API_PORT, DISCOVERY_PORT, NVME_TCP_PORT};
 use crate::section::{Problems, Section};
@@ -87,6 +88,7 @@ fn read_tables<'a>(root: &DeTable<'a>, problems: &Problems<'a>) -> Config {
                 value::size(Bytes::from_mib(4)..=Bytes::from_mib(1 << 20)),
             ),
         },
+        devices: device::read_all(root, problems),
         nvmeof: read_nvmeof(&nvmeof, read_limits(&limits, default.nvmeof.limits.clone()), default.nvmeof),
         api: Api { listen: api.read("listen", default.api.listen, value::address(API_PORT)) },
         log: Log {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Bytes, Cores};
+use crate::{Bytes, Cores, Device};
 
 /// Where a NVMe/TCP target listens unless told otherwise.
 pub(crate) const NVME_TCP_PORT: u16 = 4420;
@@ -13,6 +13,11 @@ pub(crate) const NVME_TCP_PORT: u16 = 4420;
 pub(crate) const DISCOVERY_PORT: u16 = 8009;
 /// Where the API listens unless told otherwise.
 pub(crate) const API_PORT: u16 = 7070;
+
+/// The file that holds the volumes of an embedded node, in its data directory.
+const EMBEDDED_DISK: &str = "disk0";
+/// Its size; the node makes it smaller where less fits.
+const EMBEDDED_DISK_SIZE: Bytes = Bytes::from_mib(64 << 10);
 
 /// The whole configuration of a node.
 ///
@@ -25,6 +30,8 @@ pub struct Config {
     pub reactors: Reactors,
     /// `[memory]`: what is set aside at start.
     pub memory: Memory,
+    /// `[[device]]`: the disks for log-structured volumes.
+    pub devices: Vec<Device>,
     /// `[nvmeof]`: the NVMe/TCP target.
     pub nvmeof: Nvmeof,
     /// `[api]`: the HTTP interface that the command line and other tools use.
@@ -171,12 +178,14 @@ const fn loopback(port: u16) -> SocketAddr {
 }
 
 impl Config {
-    /// The node that `ashlar serve` runs without a file: state in `data`, everything on loopback.
+    /// The node that `ashlar serve` runs without a file: state and one sparse file for volumes in `data`, everything on
+    /// loopback.
     pub fn embedded(data: impl Into<PathBuf>) -> Self {
         let node = Node { data: data.into(), ..Node::default() };
+        let devices = vec![Device::File { path: node.data.join(EMBEDDED_DISK), size: EMBEDDED_DISK_SIZE }];
         let nvmeof =
             Nvmeof { listen: vec![loopback(NVME_TCP_PORT)], discovery: Vec::new(), ..Nvmeof::default() };
-        Self { node, nvmeof, ..Self::default() }
+        Self { node, devices, nvmeof, ..Self::default() }
     }
 
     /// What is allowed but an operator should know, one sentence each.
@@ -259,6 +268,9 @@ mod tests {
     fn embedded_is_reached_from_this_machine_only() {
         let config = Config::embedded("ashlar-data");
         assert_eq!(config.node.data, PathBuf::from("ashlar-data"));
+        let disk = Device::File { path: "ashlar-data/disk0".into(), size: Bytes::new(64 << 30) };
+        assert_eq!(config.devices, [disk]);
+        assert_eq!(Config::default().devices, []);
         assert_eq!(config.nvmeof.listen, ["127.0.0.1:4420".parse().unwrap()]);
         assert_eq!(config.api.listen, "127.0.0.1:7070".parse().unwrap());
         assert!(config.nvmeof.is_loopback_only());

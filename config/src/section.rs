@@ -122,6 +122,11 @@ impl<'s, 'a> Section<'s, 'a> {
         Self { path, table: keys::descend(root, path), problems }
     }
 
+    /// One table of a list of tables.
+    pub(crate) fn of(table: &'s DeTable<'a>, path: &'static str, problems: &'s Problems<'a>) -> Self {
+        Self { path, table: Some(table), problems }
+    }
+
     /// The value at `key` as `parse` reads it; `default` when it is absent, or refused (and reported).
     pub(crate) fn read<T>(
         &self,

@@ -158,9 +158,18 @@ fn is_word(text: &str) -> bool {
 
 /// The path of a directory.
 pub(crate) fn directory(value: &Value<'_>) -> Result<PathBuf, Refusal> {
-    let text = text("the path of a directory", value)?;
+    path("a directory", value)
+}
+
+/// The path of a file or a block device.
+pub(crate) fn file(value: &Value<'_>) -> Result<PathBuf, Refusal> {
+    path("a disk or a file", value)
+}
+
+fn path(what: &str, value: &Value<'_>) -> Result<PathBuf, Refusal> {
+    let text = text(&format!("the path of {what}"), value)?;
     if text.trim().is_empty() {
-        return Err(Refusal::must("name a directory; it is empty"));
+        return Err(Refusal::must(format!("name {what}; it is empty")));
     }
     if text.contains('\0') {
         return Err(Refusal::must("be a path; it contains a zero byte"));

@@ -56,6 +56,7 @@ fn commented_defaults_are_keys() {
     let uncommented: String = DEFAULTS
         .lines()
         .map(|line| match line.strip_prefix("# ") {
+            Some("[[device]]") => "[[device]]",
             Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
             _ => line,
         })
@@ -64,6 +65,7 @@ fn commented_defaults_are_keys() {
     assert_ne!(uncommented, DEFAULTS);
     let config = Config::parse("defaults.toml", &uncommented).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.node.name.as_deref(), Some("rack1-a"));
+    assert_eq!(config.devices.len(), 2);
 }
 
 #[test]
@@ -124,7 +126,8 @@ fn near_toml() -> impl Strategy<Value = String> {
         Just("[node]".to_owned()),
         Just("[nvmeof.limits]".to_owned()),
         Just("[[nvmeof]]".to_owned()),
-        "(name|cores|spin|buffers|listen|advertise|referrals|limits|labels|level|max_transfer) = (\\[\\]|\\{\\}|[0-9]{1,24}|\"[^\"\\\\\n]{0,12}\"|1979-05-27|true|[0-9].[0-9])",
+        Just("[[device]]".to_owned()),
+        "(path|file|size|pci|device|name|cores|spin|buffers|listen|advertise|referrals|limits|labels|level|max_transfer) = (\\[\\]|\\{\\}|[0-9]{1,24}|\"[^\"\\\\\n]{0,12}\"|1979-05-27|true|[0-9].[0-9])",
         "(nvmeof|node|log|api)\\.(listen|name|level|limits\\.io_queues) = .{0,12}",
         ".{0,20}",
     ];
