@@ -95,7 +95,9 @@ fn volume(name: &str, size: u64) -> Value {
     json!({
         "id": "00000000-0000-0000-0000-000000000001", "name": name, "group": name, "size_bytes": size,
         "block_size_bytes": 512, "backing": { "type": "image", "path": "/srv/disk.raw" }, "read_only": false,
-        "created_ms": 0, "attached": [{ "target": "vm", "nsid": 1 }],
+        "created_ms": 0, "snapshots": 0, "attached": [{ "target": "vm", "nsid": 1 }],
+        "space": { "logical_bytes": null, "stored_bytes": null, "shared_bytes": null, "compressed_bytes": null,
+                   "physical_bytes": null },
     })
 }
 

@@ -7,9 +7,11 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request};
 
 use crate::api::{
-    AllowHostRequest, AnaState, AnaStateRequest, AttachVolumeRequest, CreateHostRequest, CreateTargetRequest,
-    CreateVolumeRequest, ErrorBody, HostList, HostView, StatusView, TargetList, TargetView,
-    UpdateTargetRequest, UpdateVolumeRequest, VolumeList, VolumeView,
+    AddDeviceRequest, AllowHostRequest, AnaState, AnaStateRequest, AttachVolumeRequest, CloneVolumeRequest,
+    CreateHostRequest, CreateSnapshotRequest, CreateTargetRequest, CreateVolumeRequest, DeviceList,
+    DeviceView, DiffView, ErrorBody, GroupList, HostList, HostView, OperationList, OperationView,
+    RestoreSnapshotRequest, SnapshotList, SnapshotView, StatusView, TargetList, TargetView,
+    UpdateGroupRequest, UpdateTargetRequest, UpdateVolumeRequest, VolumeGroupView, VolumeList, VolumeView,
 };
 use crate::state::{Refusal, RefusalKind};
 
@@ -106,6 +108,106 @@ impl Client {
     /// `DELETE /v1/volumes/{name}`
     pub fn delete_volume(&self, name: &str) -> Reply<()> {
         self.delete(&format!("/v1/volumes/{}", segment(name)))
+    }
+
+    /// `POST /v1/clones`
+    pub fn clone_volume(&self, from: &str, name: &str) -> Reply<VolumeView> {
+        let request = CloneVolumeRequest { from: from.into(), name: name.into() };
+        self.send(Method::POST, "/v1/clones", &request)
+    }
+
+    /// `GET /v1/groups`
+    pub fn groups(&self) -> Reply<GroupList> {
+        self.get("/v1/groups")
+    }
+
+    /// `GET /v1/groups/{name}`
+    pub fn group(&self, name: &str) -> Reply<VolumeGroupView> {
+        self.get(&format!("/v1/groups/{}", segment(name)))
+    }
+
+    /// `PATCH /v1/groups/{name}`
+    pub fn update_group(&self, name: &str, request: &UpdateGroupRequest) -> Reply<VolumeGroupView> {
+        self.send(Method::PATCH, &format!("/v1/groups/{}", segment(name)), request)
+    }
+
+    /// `GET /v1/snapshots`, of all groups or of one
+    pub fn snapshots(&self, group: Option<&str>) -> Reply<SnapshotList> {
+        match group {
+            Some(group) => self.get(&format!("/v1/snapshots?group={}", segment(group))),
+            None => self.get("/v1/snapshots"),
+        }
+    }
+
+    /// `GET /v1/snapshots/{name}`
+    pub fn snapshot(&self, name: &str) -> Reply<SnapshotView> {
+        self.get(&format!("/v1/snapshots/{}", segment(name)))
+    }
+
+    /// `POST /v1/snapshots`
+    pub fn create_snapshot(&self, name: &str) -> Reply<SnapshotView> {
+        self.send(Method::POST, "/v1/snapshots", &CreateSnapshotRequest { name: name.into() })
+    }
+
+    /// `POST /v1/snapshots/{name}/restore`
+    pub fn restore_snapshot(&self, name: &str, force: bool) -> Reply<SnapshotView> {
+        let path = format!("/v1/snapshots/{}/restore", segment(name));
+        self.send(Method::POST, &path, &RestoreSnapshotRequest { force })
+    }
+
+    /// `DELETE /v1/snapshots/{name}`
+    pub fn delete_snapshot(&self, name: &str) -> Reply<()> {
+        self.delete(&format!("/v1/snapshots/{}", segment(name)))
+    }
+
+    /// `GET /v1/snapshots/{name}/diff`: where a volume changed since snapshot `from`, up to `to` or until now, from an
+    /// offset in bytes on. `volume` is its name within its group.
+    pub fn diff(
+        &self,
+        from: &str,
+        to: Option<&str>,
+        volume: Option<&str>,
+        offset_bytes: u64,
+    ) -> Reply<DiffView> {
+        let mut path = format!("/v1/snapshots/{}/diff?offset_bytes={offset_bytes}", segment(from));
+        for (key, value) in [("to", to), ("volume", volume)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{key}={}", segment(value)));
+            }
+        }
+        self.get(&path)
+    }
+
+    /// `GET /v1/devices`
+    pub fn devices(&self) -> Reply<DeviceList> {
+        self.get("/v1/devices")
+    }
+
+    /// `GET /v1/devices/{device}`: by identity or path
+    pub fn device(&self, device: &str) -> Reply<DeviceView> {
+        self.get(&format!("/v1/devices/{}", segment(device)))
+    }
+
+    /// `POST /v1/devices`
+    pub fn add_device(&self, request: &AddDeviceRequest) -> Reply<DeviceView> {
+        self.send(Method::POST, "/v1/devices", request)
+    }
+
+    /// `DELETE /v1/devices/{device}`: yields the operation that moves what it holds, or nothing when it is forgotten.
+    pub fn remove_device(&self, device: &str, force: bool) -> Reply<Option<OperationView>> {
+        let path = format!("/v1/devices/{}?force={force}", segment(device));
+        let body = self.request(Method::DELETE, &path, Vec::new())?;
+        if body.is_empty() { Ok(None) } else { self.parse(&path, &body).map(Some) }
+    }
+
+    /// `GET /v1/operations`
+    pub fn operations(&self) -> Reply<OperationList> {
+        self.get("/v1/operations")
+    }
+
+    /// `GET /v1/operations/{number}`
+    pub fn operation(&self, number: u64) -> Reply<OperationView> {
+        self.get(&format!("/v1/operations/{number}"))
     }
 
     /// `GET /v1/targets`

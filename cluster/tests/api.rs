@@ -8,7 +8,7 @@ use ashlar_cluster::api::*;
 use ashlar_cluster::client::{ClientError, EXIT_NO_NODE};
 use ashlar_cluster::http;
 use ashlar_cluster::state::{Action, VolumeId};
-use common::Server;
+use common::{Server, block_on};
 
 fn memory(name: &str) -> CreateVolumeRequest {
     CreateVolumeRequest {
@@ -17,6 +17,7 @@ fn memory(name: &str) -> CreateVolumeRequest {
         size_bytes: Some(1 << 20),
         block_size_bytes: None,
         read_only: false,
+        compression: None,
     }
 }
 
@@ -278,22 +279,6 @@ fn a_node_that_starts_or_drains_takes_reservations_only() {
 }
 
 /// The smallest executor: parks the thread until the future is woken.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            std::task::Poll::Ready(output) => return output,
-            std::task::Poll::Pending => std::thread::park(),
-        }
-    }
-}
 
 #[test]
 fn many_clients_at_once_get_numbers_of_their_own() {
@@ -395,6 +380,22 @@ fn the_document_describes_every_request_of_the_client() {
         ("/v1/volumes/{name}", "get"),
         ("/v1/volumes/{name}", "patch"),
         ("/v1/volumes/{name}", "delete"),
+        ("/v1/clones", "post"),
+        ("/v1/groups", "get"),
+        ("/v1/groups/{name}", "get"),
+        ("/v1/groups/{name}", "patch"),
+        ("/v1/snapshots", "get"),
+        ("/v1/snapshots", "post"),
+        ("/v1/snapshots/{name}", "get"),
+        ("/v1/snapshots/{name}", "delete"),
+        ("/v1/snapshots/{name}/restore", "post"),
+        ("/v1/snapshots/{name}/diff", "get"),
+        ("/v1/devices", "get"),
+        ("/v1/devices", "post"),
+        ("/v1/devices/{device}", "get"),
+        ("/v1/devices/{device}", "delete"),
+        ("/v1/operations", "get"),
+        ("/v1/operations/{number}", "get"),
         ("/v1/targets", "get"),
         ("/v1/targets", "post"),
         ("/v1/targets/{name}", "get"),

@@ -27,7 +27,7 @@ fn bad_bodies_are_explained() {
         ("[1,2", "invalid type"),
         ("[\"a\"", "no JSON"),
         ("null", "invalid type"),
-        ("{\"name\":\"a\"}", "missing field `backing`"),
+        ("{\"backing\":{\"type\":\"memory\"}}", "missing field `name`"),
         ("{\"name\":1,\"backing\":{\"type\":\"memory\"}}", "invalid type: integer"),
         ("{\"name\":\"a\",\"backing\":{\"type\":\"floppy\"}}", "unknown variant `floppy`"),
         ("{\"name\":\"a\",\"backing\":{\"type\":\"memory\"},\"siez\":1}", "unknown field `siez`"),

@@ -22,6 +22,7 @@ fn create(index: u64) -> Command {
         size_bytes: Some(4096),
         block_size_bytes: None,
         read_only: false,
+        compression: None,
     };
     Command { time_ms: index, action: Action::CreateVolume(new) }
 }

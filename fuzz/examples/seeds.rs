@@ -4,7 +4,9 @@ use std::path::Path;
 use std::{fs, io};
 
 use ashlar_cluster::api::{AllowHostRequest, CreateHostRequest, CreateTargetRequest};
-use ashlar_cluster::state::{Action, Command, NewHost, NewTarget, NewVolume, State};
+use ashlar_cluster::state::{
+    Action, Backing, Command, Compression, NewClone, NewDevice, NewHost, NewTarget, NewVolume, State,
+};
 use serde_json::{Value, json};
 
 fn main() -> io::Result<()> {
@@ -76,6 +78,31 @@ fn requests() -> Seeds {
     one("ana", 6, json!({ "state": "non_optimized" }));
     let host = CreateHostRequest { name: "esx1".into(), nqn: Some("nqn.2014-08.x:y".into()), iqn: None };
     one("host", 7, json!(host));
+    one("group", 10, json!({ "compression": "lz4" }));
+    one("snapshot", 11, json!({ "name": "vm42@before-upgrade" }));
+    one("restore", 12, json!({ "force": true }));
+    one("clone", 13, json!({ "from": "vm42@before-upgrade/boot", "name": "test" }));
+    one("device", 14, json!({ "path": "/dev/nvme1n1", "size_bytes": 1_u64 << 40, "force": false }));
+    seeds.push(("snapshot-names".into(), b"\x0fvm42@a\nvm42@a/boot\nvm42/boot@a\n@\nvm42@a@b".to_vec()));
+    let log = |number: u8, text: &str| {
+        Action::CreateVolume(NewVolume {
+            id: serde_json::from_value(json!(uuid(number))).expect("an id"),
+            name: serde_json::from_value(json!(text)).expect("a name"),
+            backing: Backing::Log { thick: number == 6 },
+            size_bytes: Some(1 << 30),
+            block_size_bytes: None,
+            read_only: false,
+            compression: Some(Compression::Lz4),
+        })
+    };
+    let cut = |text: &str, id: u64| Action::CreateSnapshot {
+        snapshot: text.parse().expect("a name"),
+        id: Some(id),
+    };
+    let device = |number: u8, path: &str| {
+        let size_bytes = Some(1 << 40);
+        Action::AddDevice(NewDevice { id: uuid(number), path: path.into(), size_bytes, force: false })
+    };
     let commands = [
         Action::InitNode { id: uuid(1), name: name("node") },
         Action::CreateVolume(NewVolume {
@@ -85,6 +112,7 @@ fn requests() -> Seeds {
             size_bytes: Some(1 << 30),
             block_size_bytes: Some(512),
             read_only: false,
+            compression: None,
         }),
         Action::CreateTarget(NewTarget {
             id: uuid(3),
@@ -101,6 +129,24 @@ fn requests() -> Seeds {
             iqn: None,
         }),
         Action::AllowHost { target: name("one"), host: name("esx1") },
+        device(10, "/dev/nvme1n1"),
+        device(11, "/dev/nvme2n1"),
+        log(5, "vm/boot"),
+        log(6, "vm/data"),
+        cut("vm@a", 3),
+        cut("vm@b", 4),
+        Action::CloneVolume(NewClone {
+            id: serde_json::from_value(json!(uuid(7))).expect("an id"),
+            from: "vm@a/boot".parse().expect("a name"),
+            name: serde_json::from_value(json!("vm/test")).expect("a name"),
+        }),
+        Action::RestoreSnapshot { snapshot: "vm@b".parse().expect("a name"), force: false },
+        Action::SetGroupPolicy { group: name("vm"), compression: Some(Compression::None) },
+        Action::DeleteSnapshot { snapshot: "vm@b".parse().expect("a name") },
+        Action::DrainDevice { device: uuid(10) },
+        Action::FailDevice { device: uuid(11), why: "it burns".into() },
+        Action::FinishOperation { operation: 1, failure: None },
+        Action::RemoveDevice { device: uuid(10), force: false },
     ];
     let mut state = State::default();
     let mut lines = vec![9];
@@ -112,6 +158,8 @@ fn requests() -> Seeds {
     }
     seeds.push(("commands".into(), lines));
     seeds.push(("state".into(), [vec![8], state.encode()].concat()));
+    let version_1 = include_bytes!("../../cluster/src/state/tests/version1.json");
+    seeds.push(("state-1".into(), [&[8], version_1.as_slice()].concat()));
     seeds
 }
 

@@ -2,10 +2,11 @@
 //! corpora.
 
 use ashlar_cluster::api::{
-    AllowHostRequest, AnaStateRequest, AttachVolumeRequest, CreateHostRequest, CreateTargetRequest,
-    CreateVolumeRequest, UpdateTargetRequest, UpdateVolumeRequest,
+    AddDeviceRequest, AllowHostRequest, AnaStateRequest, AttachVolumeRequest, CloneVolumeRequest,
+    CreateHostRequest, CreateSnapshotRequest, CreateTargetRequest, CreateVolumeRequest,
+    RestoreSnapshotRequest, UpdateGroupRequest, UpdateTargetRequest, UpdateVolumeRequest,
 };
-use ashlar_cluster::state::{Command, State};
+use ashlar_cluster::state::{Command, SnapshotName, SnapshotVolumeName, State};
 use ashlar_config::{Bytes, Config, duration};
 use ashlar_env::reservation::{HostId, ReservationAction, ReservationType};
 use ashlar_volume::Reservations;
@@ -84,7 +85,7 @@ fn action(which: u8, key: u64, more: u8) -> ReservationAction {
 /// If a rule is broken.
 pub fn api_request(data: &[u8]) {
     let Some((&which, body)) = data.split_first() else { return };
-    match which % 10 {
+    match which % 16 {
         0 => round_trip::<CreateVolumeRequest>(body),
         1 => round_trip::<UpdateVolumeRequest>(body),
         2 => round_trip::<CreateTargetRequest>(body),
@@ -98,7 +99,27 @@ pub fn api_request(data: &[u8]) {
                 assert_eq!(State::decode(&state.encode()).as_ref(), Ok(&state));
             }
         }
-        _ => commands(body),
+        9 => commands(body),
+        10 => round_trip::<UpdateGroupRequest>(body),
+        11 => round_trip::<CreateSnapshotRequest>(body),
+        12 => round_trip::<RestoreSnapshotRequest>(body),
+        13 => round_trip::<CloneVolumeRequest>(body),
+        14 => round_trip::<AddDeviceRequest>(body),
+        _ => snapshot_names(body),
+    }
+}
+
+/// Names, one a line: what is accepted is written as it was read.
+fn snapshot_names(body: &[u8]) {
+    let Ok(text) = std::str::from_utf8(body) else { return };
+    for line in text.lines().take(100) {
+        match SnapshotName::parse(line) {
+            Ok(name) => assert_eq!(name.to_string(), line),
+            Err(error) => assert!(error.to_string().len() < 1000, "{error}"),
+        }
+        if let Ok(name) = SnapshotVolumeName::parse(line) {
+            assert_eq!(name.to_string(), line);
+        }
     }
 }
 

@@ -117,6 +117,7 @@ impl Create {
             size_bytes: self.size.map(Bytes::get),
             block_size_bytes: self.block_size,
             read_only: self.read_only,
+            compression: None,
         })
     }
 }
@@ -160,6 +161,7 @@ fn delete(name: &str, global: &Global) -> Result<(), Failure> {
     let fate = match &volume.backing {
         Backing::Image { path } => format!("its image {path} stays as it is"),
         Backing::Memory => "its data is lost".to_owned(),
+        Backing::Log { .. } => "its data is lost".to_owned(),
         Backing::Null => "it holds no data".to_owned(),
     };
     output::confirm(global.yes, &format!("Volume {name} is deleted; {fate}."))?;
@@ -182,6 +184,8 @@ fn sentence(volume: &VolumeView) -> String {
 fn backing(backing: &Backing) -> String {
     match backing {
         Backing::Image { path } => format!("image {path}"),
+        Backing::Log { thick: false } => "log".to_owned(),
+        Backing::Log { thick: true } => "log, thick".to_owned(),
         Backing::Memory => "memory".to_owned(),
         Backing::Null => "null".to_owned(),
     }

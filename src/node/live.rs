@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ashlar_cluster::api::IoCountersView;
-use ashlar_cluster::service::{Live, LiveController};
+use ashlar_cluster::service::{Live, LiveController, Storage};
 use ashlar_cluster::state::{self, State};
 use ashlar_nvmeof::hub::ControllerReport;
 use ashlar_nvmeof::server::stats::VolumeCounts;
@@ -19,6 +19,7 @@ impl RunningNode {
         let mut live = Live {
             uptime_ms: u64::try_from((Instant::now() - self.started).as_millis()).unwrap_or(u64::MAX),
             reactors: self.reactors.len() as u32,
+            storage: self.storage.report().await,
             ..Live::default()
         };
         self.gather_book(&mut live);
@@ -53,6 +54,7 @@ impl RunningNode {
         let book = self.book.lock().expect("no panic while held");
         live.nvme_listen = book.ports.iter().map(|port| port.listen).collect();
         live.faults = book.faults.iter().map(|(id, why)| (state::VolumeId(id.0), why.clone())).collect();
+        live.attention.clone_from(&book.attention);
         live.io = book.open.keys().map(|id| (state::VolumeId(id.0), IoCountersView::default())).collect();
     }
 }

@@ -3,11 +3,13 @@
 //! The control thread holds no part of the data path. It keeps the book of open volumes, and asks reactors to open,
 //! resize and close them and to follow the configuration.
 
+mod devices;
 mod live;
 mod message;
 mod metrics;
 mod reactor;
 mod reservations;
+mod storage;
 mod view;
 
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ashlar_cluster::api::Phase;
-use ashlar_cluster::service::{BoxFuture, ControlHandle, Live, Node};
+use ashlar_cluster::service::{BoxFuture, ControlHandle, Live, Node, Storage};
 use ashlar_cluster::state::{Action, Event, Refusal, RefusalKind, State, Volume};
 use ashlar_config::{Config, Nvmeof, Spin};
 use ashlar_env::mesh::ReactorId;
@@ -34,6 +36,7 @@ use message::NodeMessage;
 pub(crate) use metrics::NodeMetrics;
 use reactor::{Backing, HUB_REACTOR, VolumeSpec, here};
 use reservations::Control;
+use storage::NodeStorage;
 
 /// How long a node that stops waits for what its hosts have in flight.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(8);
@@ -45,6 +48,7 @@ pub(crate) struct RunningNode {
     stats: Vec<Arc<IoStats>>,
     book: Mutex<Book>,
     control: Control,
+    storage: NodeStorage,
     phase: AtomicU8,
     started: Instant,
     nvmeof: Nvmeof,
@@ -58,6 +62,8 @@ struct Book {
     open: BTreeMap<VolumeId, (ReactorId, VolumeInfo)>,
     faults: BTreeMap<VolumeId, String>,
     ports: Vec<Port>,
+    /// What an operator should look at, one sentence each.
+    attention: Vec<String>,
     next_home: u16,
 }
 
@@ -90,6 +96,7 @@ impl RunningNode {
             stats,
             book: Mutex::default(),
             control: Arc::default(),
+            storage: NodeStorage::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             started: Instant::now(),
             nvmeof: config.nvmeof.clone(),
@@ -98,10 +105,11 @@ impl RunningNode {
         }))
     }
 
-    /// Opens the volumes of `state`; one that cannot be opened is a fault, and the others are served.
+    /// Opens the devices and volumes of `state`; one that cannot be opened is a fault, and the others are served.
     pub fn open_all(&self, state: &State) {
+        self.storage.start(state);
         for volume in state.volumes().values() {
-            if let Err(why) = futures_lite::future::block_on(self.open(volume)) {
+            if let Err(why) = futures_lite::future::block_on(self.open(state, volume)) {
                 tracing::error!(volume = %volume.name, why, "a volume cannot be served");
             }
         }
@@ -154,6 +162,7 @@ impl RunningNode {
         for handle in &self.reactors {
             let _ = handle.call(|_, _| async { here().flush().await }).wait();
         }
+        self.storage.stop();
     }
 
     /// Stops the reactors.
@@ -175,27 +184,16 @@ impl RunningNode {
         }
     }
 
-    /// Opens `volume` on the next reactor in turn, and makes it known to the others.
-    async fn open(&self, volume: &Volume) -> Result<(), String> {
-        let home = {
-            let mut book = self.book.lock().expect("no panic while held");
-            let home = ReactorId(book.next_home % self.reactors.len() as u16);
-            book.next_home = home.0 + 1;
-            home
-        };
-        let (id, control) = (VolumeId(volume.id.0), Arc::clone(&self.control));
-        let opened = match spec(volume) {
-            Ok(spec) => {
-                let open = move |_, _| async move { here().open(spec, control) };
-                self.reactors[usize::from(home.0)]
-                    .call(open)
-                    .await
-                    .unwrap_or_else(|error| Err(error.to_string()))
-            }
-            Err(why) => Err(why),
+    /// Opens `volume` of `state`, and makes it known to all reactors.
+    async fn open(&self, state: &State, volume: &Volume) -> Result<(), String> {
+        let id = VolumeId(volume.id.0);
+        let opened = if volume.backing.is_log() {
+            self.storage.open_volume(volume, &state.groups()[&volume.group()]).await
+        } else {
+            self.open_as_is(volume).await
         };
         match opened {
-            Ok(info) => {
+            Ok((home, info)) => {
                 self.know(home, info).await;
                 let mut book = self.book.lock().expect("no panic while held");
                 book.faults.remove(&id);
@@ -206,6 +204,32 @@ impl RunningNode {
                 self.book.lock().expect("no panic while held").faults.insert(id, why.clone());
                 Err(why)
             }
+        }
+    }
+
+    /// Opens a volume that needs no engine on the next reactor in turn.
+    async fn open_as_is(&self, volume: &Volume) -> Result<(ReactorId, VolumeInfo), String> {
+        let home = {
+            let mut book = self.book.lock().expect("no panic while held");
+            let home = ReactorId(book.next_home % self.reactors.len() as u16);
+            book.next_home = home.0 + 1;
+            home
+        };
+        let (spec, control) = (spec(volume)?, Arc::clone(&self.control));
+        let open = move |_, _| async move { here().open(spec, control) };
+        let opened = self.reactors[usize::from(home.0)].call(open).await;
+        Ok((home, opened.unwrap_or_else(|error| Err(error.to_string()))?))
+    }
+
+    /// Tells all reactors what a volume is now: it may have another size.
+    async fn refresh(&self, id: VolumeId) {
+        let home = self.book.lock().expect("no panic while held").open.get(&id).map(|(home, _)| *home);
+        let Some(home) = home else { return };
+        let refreshed =
+            self.reactors[usize::from(home.0)].call(move |_, _| async move { here().refresh(id) });
+        if let Ok(Some(info)) = refreshed.await {
+            self.know(home, info).await;
+            self.book.lock().expect("no panic while held").open.insert(id, (home, info));
         }
     }
 
@@ -364,6 +388,7 @@ fn spec(volume: &Volume) -> Result<VolumeSpec, String> {
         }
         Stored::Memory => Backing::Memory,
         Stored::Null => Backing::Null,
+        Stored::Log { .. } => return Err("it is not served as it is".into()),
     };
     Ok(VolumeSpec {
         id: VolumeId(volume.id.0),
@@ -411,12 +436,17 @@ impl Node for RunningNode {
                 match event {
                     Event::VolumeCreated { volume } => {
                         if let Some(volume) = state.volumes().get(volume)
-                            && let Err(why) = self.open(volume).await
+                            && let Err(why) = self.open(state, volume).await
                         {
                             tracing::error!(volume = %volume.name, why, "a volume cannot be served");
                         }
                     }
-                    Event::VolumeDeleted { volume } => closing.push(VolumeId(volume.id.0)),
+                    Event::VolumeDeleted { volume, .. } => closing.push(VolumeId(volume.id.0)),
+                    Event::SnapshotRestored { volumes, .. } => {
+                        for volume in volumes {
+                            self.refresh(VolumeId(volume.0)).await;
+                        }
+                    }
                     Event::VolumeResized { volume, size_bytes, size_bytes_before, .. }
                         if size_bytes < size_bytes_before =>
                     {
@@ -434,6 +464,10 @@ impl Node for RunningNode {
                 self.close(id).await;
             }
         })
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        &self.storage
     }
 
     fn live<'a>(&'a self, state: &'a Arc<State>) -> BoxFuture<'a, Live> {

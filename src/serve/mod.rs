@@ -68,6 +68,7 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     let serving = serving.spawn(move || http::serve(api, plane, shutdown));
     let serving = serving.map_err(|error| failed("start the control thread", &error))?;
     node.set_phase(Phase::Ready);
+    node.add_configured(&config.devices, embedded);
     tracing::info!(node = %name, data = %data.display(), api = %api_address, nvme = ?bound, "ready");
 
     let signal = wait_for_the_end(&mut signals);

@@ -253,7 +253,14 @@ pub fn nqn(target: &str) -> String {
 }
 
 pub fn volume(name: &str, backing: Backing, size_bytes: Option<u64>) -> CreateVolumeRequest {
-    CreateVolumeRequest { name: name.into(), backing, size_bytes, block_size_bytes: None, read_only: false }
+    CreateVolumeRequest {
+        name: name.into(),
+        backing,
+        size_bytes,
+        block_size_bytes: None,
+        read_only: false,
+        compression: None,
+    }
 }
 
 /// Our host: one controller, one I/O queue.

@@ -4,11 +4,17 @@
 //! wrong with it. Sizes are bytes, times are milliseconds since 1970 UTC, and both say so in their names.
 
 mod requests;
+mod storage;
 mod views;
 
 pub use requests::{
     AllowHostRequest, AnaStateRequest, AttachVolumeRequest, CreateHostRequest, CreateTargetRequest,
     CreateVolumeRequest, UpdateTargetRequest, UpdateVolumeRequest,
+};
+pub use storage::{
+    AddDeviceRequest, CloneVolumeRequest, CreateSnapshotRequest, DeviceList, DeviceSpaceView, DeviceView,
+    DiffView, ExtentView, GroupList, OperationList, OperationState, OperationView, RestoreSnapshotRequest,
+    SnapshotList, SnapshotView, SnapshotVolumeView, SpaceView, UpdateGroupRequest, VolumeGroupView,
 };
 pub use views::{
     AttachmentView, CapacityView, ControllerView, CountsView, ErrorBody, ErrorView, GroupView, HostList,
@@ -16,4 +22,4 @@ pub use views::{
     VolumeView,
 };
 
-pub use crate::state::{AnaState, Backing, RefusalKind};
+pub use crate::state::{AnaState, Backing, Compression, DeviceState, RefusalKind};

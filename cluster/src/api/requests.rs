@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::state::{AnaState, Backing};
+use crate::state::{AnaState, Backing, Compression};
 
 /// A volume to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -13,7 +13,8 @@ use crate::state::{AnaState, Backing};
 pub struct CreateVolumeRequest {
     /// `name`, or `group/name`. Each part is 1 to 63 of `A-Z a-z 0-9 . _ -`.
     pub name: String,
-    /// What holds the data.
+    /// What holds the data; by default the log-structured engine, thin.
+    #[serde(default = "thin")]
     pub backing: Backing,
     /// Size in bytes, a multiple of the block size. May be left out for an image, which has a size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,6 +25,14 @@ pub struct CreateVolumeRequest {
     /// Whether hosts may only read.
     #[serde(default)]
     pub read_only: bool,
+    /// How the blocks of its group are compressed; by default as the group is, or not at all. For log-structured
+    /// volumes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+}
+
+fn thin() -> Backing {
+    Backing::Log { thick: false }
 }
 
 /// A change of a volume: its size or its name, one at a time.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::SpaceView;
 use crate::state::{AnaState, Backing, Refusal};
 
 /// Where a node is in its life.
@@ -75,6 +76,12 @@ pub struct NodeView {
 pub struct CountsView {
     /// Volumes.
     pub volumes: u64,
+    /// Snapshots.
+    #[serde(default)]
+    pub snapshots: u64,
+    /// Devices.
+    #[serde(default)]
+    pub devices: u64,
     /// Targets.
     pub targets: u64,
     /// Hosts.
@@ -90,6 +97,12 @@ pub struct CountsView {
 pub struct CapacityView {
     /// Bytes that hosts are promised: the sum of all volumes' sizes.
     pub provisioned_bytes: u64,
+    /// Bytes of all devices that take data.
+    #[serde(default)]
+    pub device_bytes: u64,
+    /// Bytes of them that are taken; null where not known.
+    #[serde(default)]
+    pub used_bytes: Option<u64>,
 }
 
 /// A volume.
@@ -111,6 +124,15 @@ pub struct VolumeView {
     pub read_only: bool,
     /// When it was created, in milliseconds since 1970 UTC.
     pub created_ms: u64,
+    /// The snapshot it was cloned from, `group@snapshot`; absent when it is no clone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Number of snapshots that hold it.
+    #[serde(default)]
+    pub snapshots: u64,
+    /// Space it takes.
+    #[serde(default)]
+    pub space: SpaceView,
     /// Where it is attached.
     pub attached: Vec<AttachmentView>,
     /// What hosts did to it since the node started; absent while the node does not serve it.

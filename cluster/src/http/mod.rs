@@ -15,12 +15,15 @@
 //! type, which browsers do not send elsewhere without asking, and a port on loopback answers to
 //! loopback's names and addresses only, so that a name made to point there does not reach it.
 
+mod devices;
 mod error;
 mod extract;
+mod groups;
 mod guard;
 mod health;
 mod hosts;
 mod server;
+mod snapshots;
 mod targets;
 mod volumes;
 
@@ -52,6 +55,10 @@ pub use server::{CONNECTIONS_MAX, Shutdown, ShutdownTrigger, bind, serve, shutdo
     tags(
         (name = "status", description = "How the node is"),
         (name = "volumes", description = "Virtual disks"),
+        (name = "groups", description = "Volumes that are cut together, and how they are stored"),
+        (name = "snapshots", description = "Cuts of groups, and clones"),
+        (name = "devices", description = "Disks of the node"),
+        (name = "operations", description = "Long work with progress"),
         (name = "targets", description = "What hosts connect to"),
         (name = "hosts", description = "Who may connect")
     )
@@ -63,6 +70,9 @@ fn routes() -> OpenApiRouter<ControlHandle> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(health::routes())
         .merge(volumes::routes())
+        .merge(groups::routes())
+        .merge(snapshots::routes())
+        .merge(devices::routes())
         .merge(targets::routes())
         .merge(hosts::routes())
 }

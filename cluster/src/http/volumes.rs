@@ -71,6 +71,7 @@ async fn create(
         size_bytes: request.size_bytes,
         block_size_bytes: request.block_size_bytes,
         read_only: request.read_only,
+        compression: request.compression,
     };
     let id = new.id;
     let done = control.submit(Action::CreateVolume(new)).await?;

@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::metrics::ControlMetrics;
-use super::{Live, Node};
+use super::{Live, Node, storage};
 use crate::api::Phase;
-use crate::state::{Action, Command, Event, Name, Refusal, RefusalKind, State, VolumeId};
+use crate::state::{
+    Action, Backing, Command, DEVICE_BYTES_MIN, Event, Name, Refusal, RefusalKind, State, VolumeId,
+};
 use crate::store::{Store, StoreError};
 
 /// Actions that may wait for the control task; a submitter beyond waits for room.
@@ -214,19 +216,26 @@ impl ControlPlane {
         self.check_phase(&action)?;
         let before = self.handle.state();
         // What the state machine refuses anyway must not make the node open or grow a file first.
-        let (_, events) = apply_to_copy(&before, &Command { time_ms: 0, action: provisional(&action) })?;
+        let command = Command { time_ms: 0, action: provisional(&before, &action) };
+        let (expected, events) = apply_to_copy(&before, &command)?;
         if events.is_empty() {
             return Ok(Done { state: before, events: events.into() });
         }
         let node = self.handle.node.clone();
         self.saving(node.prepare(&before, &mut action)).await?;
+        if let Err(refusal) = self.saving(storage::prepare(node.storage(), &expected, &mut action)).await {
+            self.saving(node.abandoned(&action)).await;
+            return Err(refusal);
+        }
         let command = Command { time_ms: now_ms(), action };
         match self.keep(&command).await {
             Ok(done) => {
                 self.saving(node.changed(&done.state, &done.events)).await;
+                self.saving(storage::follow(node.storage(), &done.state, &done.events)).await;
                 Ok(done)
             }
             Err(refusal) => {
+                self.saving(storage::abandon(node.storage(), &expected, &command.action)).await;
                 self.saving(node.abandoned(&command.action)).await;
                 Err(refusal)
             }
@@ -308,13 +317,22 @@ fn apply_to_copy(state: &State, command: &Command) -> Result<(State, Vec<Event>)
 }
 
 /// `action` with possible values where the node has yet to fill in the real ones.
-fn provisional(action: &Action) -> Action {
+fn provisional(state: &State, action: &Action) -> Action {
     let mut action = action.clone();
-    if let Action::CreateVolume(new) = &mut action
-        && matches!(new.backing, crate::state::Backing::Image { .. })
-    {
-        let block_size_bytes = *new.block_size_bytes.get_or_insert(512);
-        new.size_bytes.get_or_insert(u64::from(block_size_bytes));
+    match &mut action {
+        Action::CreateVolume(new) if matches!(new.backing, Backing::Image { .. }) => {
+            let block_size_bytes = *new.block_size_bytes.get_or_insert(512);
+            new.size_bytes.get_or_insert(u64::from(block_size_bytes));
+        }
+        Action::AddDevice(new) => {
+            new.size_bytes.get_or_insert(DEVICE_BYTES_MIN);
+        }
+        Action::CreateSnapshot { snapshot, id } => {
+            let group = state.groups().get(&snapshot.group);
+            let last = group.and_then(|group| group.snapshots.last_key_value());
+            *id = Some(last.map_or(0, |(last, _)| *last) + 1);
+        }
+        _ => {}
     }
     action
 }

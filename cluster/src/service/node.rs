@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::{LiveStorage, Storage};
 use crate::api::{IoCountersView, Phase};
 use crate::state::{Action, Event, Name, Refusal, State, VolumeId};
 
@@ -55,6 +56,8 @@ pub struct Live {
     pub io: BTreeMap<VolumeId, IoCountersView>,
     /// Why a volume cannot be served, by volume.
     pub faults: BTreeMap<VolumeId, String>,
+    /// What goes on in the storage engine.
+    pub storage: LiveStorage,
     /// What else needs attention, one sentence each.
     pub attention: Vec<String>,
 }
@@ -68,7 +71,8 @@ pub trait Node: Send + Sync + 'static {
     /// For a new image: opens it, sets its path to the canonical one, its size and block size to those
     /// asked for if they fit and to the image's own if none were, and `read_only` if it cannot be
     /// written. For a resize: makes a growing image grow; a shrinking one must keep its data until
-    /// `changed`. `state` is the state before the action. If this refuses, nothing follows. Otherwise
+    /// `changed`. What the storage engine does for an action is asked of [`Node::storage`] instead, after this.
+    /// `state` is the state before the action. If this refuses, nothing follows. Otherwise
     /// the action may still be refused by the state machine or fail to be stored; then `abandoned`
     /// follows, else `changed`. Never called for [`Action::SetReservation`], which is carried out while
     /// any of these three is waiting.
@@ -87,6 +91,9 @@ pub trait Node: Send + Sync + 'static {
     /// connect to it. It cannot fail: what goes wrong shows as a fault in [`Live`]. It may wait for
     /// hosts' commands to end: reservations that those may be waiting for are saved meanwhile.
     fn changed<'a>(&'a self, state: &'a Arc<State>, events: &'a [Event]) -> BoxFuture<'a, ()>;
+
+    /// The storage engine.
+    fn storage(&self) -> &dyn Storage;
 
     /// What goes on now.
     fn live<'a>(&'a self, state: &'a Arc<State>) -> BoxFuture<'a, Live>;

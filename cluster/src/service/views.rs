@@ -10,6 +10,7 @@ use crate::state::{Host, State, Target, Volume};
 /// The reply about one volume.
 pub fn volume_view(state: &State, live: &Live, volume: &Volume) -> VolumeView {
     let attached = state.attachments(volume.id);
+    let group = &state.groups()[&volume.group()];
     VolumeView {
         id: volume.id.0,
         name: volume.name.to_string(),
@@ -19,6 +20,12 @@ pub fn volume_view(state: &State, live: &Live, volume: &Volume) -> VolumeView {
         backing: volume.backing.clone(),
         read_only: volume.read_only,
         created_ms: volume.created_ms,
+        origin: volume.origin.map(|origin| {
+            let (name, snapshot) = (volume.group(), &group.snapshots[&origin.snapshot]);
+            format!("{name}@{}", snapshot.name)
+        }),
+        snapshots: group.snapshots_of(volume.id).count() as u64,
+        space: live.storage.volumes.get(&volume.id).copied().unwrap_or_default(),
         attached: attached
             .into_iter()
             .map(|(target, nsid)| AttachmentView { target: target.to_string(), nsid })
@@ -122,6 +129,8 @@ pub fn status_view(state: &State, live: &Live, phase: Phase) -> StatusView {
         },
         counts: CountsView {
             volumes: state.volumes().len() as u64,
+            snapshots: state.groups().values().map(|group| group.snapshots.len() as u64).sum(),
+            devices: state.devices().len() as u64,
             targets: state.targets().len() as u64,
             hosts: state.hosts().len() as u64,
             connections: live.connections,
@@ -133,6 +142,11 @@ pub fn status_view(state: &State, live: &Live, phase: Phase) -> StatusView {
                 .volumes()
                 .values()
                 .fold(0, |sum, volume| volume.size_bytes.saturating_add(sum)),
+            device_bytes: state.active_devices().map(|device| device.size_bytes).sum(),
+            used_bytes: state
+                .active_devices()
+                .map(|device| live.storage.devices.get(&device.id).and_then(|space| space.used_bytes))
+                .sum(),
         },
         attention: attention(state, live),
     }
@@ -144,6 +158,14 @@ fn attention(state: &State, live: &Live) -> Vec<String> {
     for (id, fault) in &live.faults {
         if let Some(volume) = state.volumes().get(id) {
             attention.push(format!("volume {} cannot be served: {fault}", volume.name));
+        }
+    }
+    for device in state.devices().values() {
+        let fault = device.failure.as_ref().or_else(|| live.storage.faults.get(&device.id));
+        if let Some(fault) = fault
+            && device.is_open()
+        {
+            attention.push(format!("device {} cannot be used: {fault}", device.path));
         }
     }
     for target in state.targets().values() {

@@ -22,16 +22,25 @@ impl State {
     fn dispatch(&mut self, command: &Command) -> Outcome {
         let time_ms = command.time_ms;
         match &command.action {
+            Action::AddDevice(new) => self.add_device(new, time_ms),
             Action::AllowHost { target, host } => self.allow_host(target, host),
             Action::AttachVolume { target, volume, nsid } => self.attach_volume(target, volume, *nsid),
+            Action::CloneVolume(new) => self.clone_volume(new, time_ms),
+            Action::CreateSnapshot { snapshot, id } => self.create_snapshot(snapshot, *id, time_ms),
             Action::CreateHost(new) => self.create_host(new, time_ms),
             Action::CreateTarget(new) => self.create_target(new, time_ms),
             Action::CreateVolume(new) => self.create_volume(new, time_ms),
             Action::DeleteHost { host } => self.delete_host(host),
+            Action::DeleteSnapshot { snapshot } => self.delete_snapshot(snapshot),
             Action::DeleteTarget { target, force } => self.delete_target(target, *force),
             Action::DeleteVolume { volume } => self.delete_volume(volume),
             Action::DenyHost { target, host } => self.deny_host(target, host),
             Action::DetachVolume { target, volume } => self.detach_volume(target, volume),
+            Action::DrainDevice { device } => self.drain_device(*device, time_ms),
+            Action::FailDevice { device, why } => self.fail_device(*device, why),
+            Action::FinishOperation { operation, failure } => {
+                self.finish_operation(*operation, failure.as_deref(), time_ms)
+            }
             Action::InitNode { id, name } => {
                 if let Some(node) = &self.node {
                     return Err(Reason::new(
@@ -42,13 +51,16 @@ impl State {
                 self.node = Some(NodeIdentity { id: *id, name: name.clone(), created_ms: time_ms });
                 Ok(vec![Event::NodeNamed { name: name.clone() }])
             }
+            Action::RemoveDevice { device, force } => self.remove_device(*device, *force),
             Action::RenameNode { name } => self.rename_node(name),
             Action::RenameVolume { volume, to } => self.rename_volume(volume, to),
             Action::ResizeVolume { volume, size_bytes, allow_shrink } => {
                 self.resize_volume(volume, *size_bytes, *allow_shrink)
             }
+            Action::RestoreSnapshot { snapshot, force } => self.restore_snapshot(snapshot, *force),
             Action::SetAnaState { target, group, state } => self.set_ana_state(target, group, *state),
             Action::SetAnyHost { target, any_host } => self.set_any_host(target, *any_host),
+            Action::SetGroupPolicy { group, compression } => self.set_group_policy(group, *compression),
             Action::SetListen { target, listen } => self.set_listen(target, listen),
             Action::SetReservation { volume, generation, blob } => {
                 self.set_reservation(*volume, *generation, blob)

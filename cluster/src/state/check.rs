@@ -7,7 +7,7 @@ use super::volume::{check_backing, check_geometry};
 use super::{FORMAT_VERSION, State};
 
 /// Turns a broken rule into the sentence that says so.
-fn ensure(holds: bool, rule: impl FnOnce() -> String) -> Result<(), String> {
+pub(super) fn ensure(holds: bool, rule: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(rule()) }
 }
 
@@ -17,6 +17,7 @@ impl State {
         ensure(self.format_version == FORMAT_VERSION, || format!("format version {}", self.format_version))?;
         self.check_volumes()?;
         self.check_groups()?;
+        self.check_storage()?;
         self.check_hosts()?;
         for (name, target) in &self.targets {
             ensure(*name == target.name, || format!("target {} is filed as {name}", target.name))?;

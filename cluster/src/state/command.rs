@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::group::Compression;
 use super::model::{AnaState, Backing, VolumeId};
 use super::name::{Iqn, Name, Nqn, VolumeName};
+use super::snapshot_name::{SnapshotName, SnapshotVolumeName};
 
 /// An action with the time it was asked at. It carries everything that is not in the state, so that
 /// applying it twice to equal states gives equal states.
@@ -37,6 +39,37 @@ pub struct NewVolume {
     pub block_size_bytes: Option<u32>,
     /// Whether hosts may only read. The node sets it for an image it may not write.
     pub read_only: bool,
+    /// Compression of its group; by default the group's, or none. For log-structured volumes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+}
+
+/// A volume to be made from what a snapshot holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewClone {
+    /// Identity, drawn by whoever asks.
+    pub id: VolumeId,
+    /// What is cloned.
+    pub from: SnapshotVolumeName,
+    /// Name; in the group of the snapshot.
+    pub name: VolumeName,
+}
+
+/// A disk to be added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDevice {
+    /// Identity, drawn by whoever asks.
+    pub id: Uuid,
+    /// Absolute path of a block device or a file. The node makes it canonical before the command is applied.
+    pub path: String,
+    /// Size in bytes. The node fills in that of a disk, or of a file that is there; a file that is not there is
+    /// made in this size. `None` is refused.
+    pub size_bytes: Option<u64>,
+    /// Whether what the disk holds may be overwritten. Only the node looks at it.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// A target to be created.
@@ -75,6 +108,8 @@ pub struct NewHost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
+    /// Add a disk.
+    AddDevice(NewDevice),
     /// Let a host connect to a target.
     AllowHost {
         /// The target.
@@ -91,8 +126,18 @@ pub enum Action {
         /// Namespace id and LUN, from 1; by default the lowest free one.
         nsid: Option<u32>,
     },
+    /// Make a volume from what a snapshot holds.
+    CloneVolume(NewClone),
     /// Add a host.
     CreateHost(NewHost),
+    /// Cut a group: all its volumes as they are at one moment.
+    CreateSnapshot {
+        /// The group, and the snapshot's name.
+        snapshot: SnapshotName,
+        /// The sequence number that the engine gave it. The node fills it in before the command is applied; `None`
+        /// is refused.
+        id: Option<u64>,
+    },
     /// Create a target.
     CreateTarget(NewTarget),
     /// Create a volume.
@@ -101,6 +146,11 @@ pub enum Action {
     DeleteHost {
         /// The host.
         host: Name,
+    },
+    /// Delete a snapshot that no volume was cloned from.
+    DeleteSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotName,
     },
     /// Delete a target.
     DeleteTarget {
@@ -128,12 +178,38 @@ pub enum Action {
         /// The volume.
         volume: VolumeName,
     },
+    /// Begin to move what a device holds to others.
+    DrainDevice {
+        /// The device.
+        device: Uuid,
+    },
+    /// A device has failed: nothing more is written to it. The node says so.
+    FailDevice {
+        /// The device.
+        device: Uuid,
+        /// Why, for people.
+        why: String,
+    },
+    /// An operation has ended. The node says so.
+    FinishOperation {
+        /// Its number.
+        operation: u64,
+        /// Why it did not do what it was to do, if so.
+        failure: Option<String>,
+    },
     /// Give the node its identity, once.
     InitNode {
         /// Identity, drawn by whoever asks.
         id: Uuid,
         /// Name.
         name: Name,
+    },
+    /// Forget a device that is empty; or, with `force`, one that failed, and with it what is nowhere else.
+    RemoveDevice {
+        /// The device.
+        device: Uuid,
+        /// Whether data may be given up.
+        force: bool,
     },
     /// Rename the node.
     RenameNode {
@@ -157,6 +233,13 @@ pub enum Action {
         /// Whether it may become smaller, which loses what is beyond the new end.
         allow_shrink: bool,
     },
+    /// Put the volumes of a group's latest snapshot back to what it holds.
+    RestoreSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotName,
+        /// Whether volumes may be attached.
+        force: bool,
+    },
     /// Set the ANA state of a volume group in a target.
     SetAnaState {
         /// The target.
@@ -172,6 +255,13 @@ pub enum Action {
         target: Name,
         /// Whether every host may connect.
         any_host: bool,
+    },
+    /// Change what a group's storage is to be like; what is left out stays.
+    SetGroupPolicy {
+        /// The group.
+        group: Name,
+        /// How blocks are compressed from now on.
+        compression: Option<Compression>,
     },
     /// Change where a target may be reached.
     SetListen {
@@ -196,24 +286,33 @@ impl Action {
     /// What is asked, as a person would say it; the `what` of a refusal.
     pub fn describe(&self) -> String {
         match self {
+            Action::AddDevice(new) => format!("add device {}", new.path),
             Action::AllowHost { target, host } => format!("allow host {host} on target {target}"),
             Action::AttachVolume { target, volume, .. } => {
                 format!("attach volume {volume} to target {target}")
             }
+            Action::CloneVolume(new) => format!("clone {} to volume {}", new.from, new.name),
             Action::CreateHost(new) => format!("add host {}", new.name),
+            Action::CreateSnapshot { snapshot, .. } => format!("create snapshot {snapshot}"),
             Action::CreateTarget(new) => format!("create target {}", new.name),
             Action::CreateVolume(new) => format!("create volume {}", new.name),
             Action::DeleteHost { host } => format!("remove host {host}"),
+            Action::DeleteSnapshot { snapshot } => format!("delete snapshot {snapshot}"),
             Action::DeleteTarget { target, .. } => format!("delete target {target}"),
             Action::DeleteVolume { volume } => format!("delete volume {volume}"),
             Action::DenyHost { target, host } => format!("deny host {host} on target {target}"),
             Action::DetachVolume { target, volume } => format!("detach volume {volume} from target {target}"),
+            Action::DrainDevice { device } => format!("drain device {device}"),
+            Action::FailDevice { device, .. } => format!("mark device {device} as failed"),
+            Action::FinishOperation { operation, .. } => format!("end operation {operation}"),
             Action::InitNode { name, .. } => format!("initialise node {name}"),
+            Action::RemoveDevice { device, .. } => format!("remove device {device}"),
             Action::RenameNode { name } => format!("rename the node to {name}"),
             Action::RenameVolume { volume, to } => format!("rename volume {volume} to {to}"),
             Action::ResizeVolume { volume, size_bytes, .. } => {
                 format!("resize volume {volume} to {size_bytes} bytes")
             }
+            Action::RestoreSnapshot { snapshot, .. } => format!("restore snapshot {snapshot}"),
             Action::SetAnaState { target, group, state } => {
                 format!("set group {group} of target {target} to {}", state.as_str())
             }
@@ -221,6 +320,7 @@ impl Action {
             Action::SetAnyHost { target, any_host: false } => {
                 format!("allow only listed hosts on target {target}")
             }
+            Action::SetGroupPolicy { group, .. } => format!("change group {group}"),
             Action::SetListen { target, .. } => format!("change where target {target} listens"),
             Action::SetReservation { volume, .. } => format!("save the reservation state of volume {volume}"),
         }
@@ -229,22 +329,32 @@ impl Action {
     /// A short word for logs and metrics; one per variant.
     pub fn label(&self) -> &'static str {
         match self {
+            Action::AddDevice(_) => "add_device",
             Action::AllowHost { .. } => "allow_host",
             Action::AttachVolume { .. } => "attach_volume",
+            Action::CloneVolume(_) => "clone_volume",
             Action::CreateHost(_) => "create_host",
+            Action::CreateSnapshot { .. } => "create_snapshot",
             Action::CreateTarget(_) => "create_target",
             Action::CreateVolume(_) => "create_volume",
             Action::DeleteHost { .. } => "delete_host",
+            Action::DeleteSnapshot { .. } => "delete_snapshot",
             Action::DeleteTarget { .. } => "delete_target",
             Action::DeleteVolume { .. } => "delete_volume",
             Action::DenyHost { .. } => "deny_host",
             Action::DetachVolume { .. } => "detach_volume",
+            Action::DrainDevice { .. } => "drain_device",
+            Action::FailDevice { .. } => "fail_device",
+            Action::FinishOperation { .. } => "finish_operation",
             Action::InitNode { .. } => "init_node",
+            Action::RemoveDevice { .. } => "remove_device",
             Action::RenameNode { .. } => "rename_node",
             Action::RenameVolume { .. } => "rename_volume",
             Action::ResizeVolume { .. } => "resize_volume",
+            Action::RestoreSnapshot { .. } => "restore_snapshot",
             Action::SetAnaState { .. } => "set_ana_state",
             Action::SetAnyHost { .. } => "set_any_host",
+            Action::SetGroupPolicy { .. } => "set_group_policy",
             Action::SetListen { .. } => "set_listen",
             Action::SetReservation { .. } => "set_reservation",
         }

@@ -1,5 +1,8 @@
 //! What a command changed, for the node to carry into its reactors.
 
+use uuid::Uuid;
+
+use super::group::GroupId;
 use super::model::{AnaState, Backing, Volume, VolumeId};
 use super::name::{Name, VolumeName};
 
@@ -23,10 +26,42 @@ pub enum Event {
         /// The new state.
         state: AnaState,
     },
+    /// A disk was added, and is open.
+    DeviceAdded {
+        /// Its identity.
+        device: Uuid,
+    },
+    /// A device holds nothing that is needed any more, and must be closed.
+    DeviceClosed {
+        /// Its identity.
+        device: Uuid,
+    },
+    /// What a device holds is to be moved to others.
+    DeviceDraining {
+        /// Its identity.
+        device: Uuid,
+        /// The operation that does it.
+        operation: u64,
+    },
+    /// A device has failed.
+    DeviceFailed {
+        /// Its identity.
+        device: Uuid,
+    },
+    /// A device that was closed is no longer listed.
+    DeviceForgotten {
+        /// The identity it had.
+        device: Uuid,
+    },
     /// What some host would be told by the discovery subsystem may have changed.
     DiscoveryChanged {
         /// The new generation counter of the discovery log.
         generation: u64,
+    },
+    /// What a group's storage is to be like has changed.
+    GroupPolicyChanged {
+        /// The group.
+        group: Name,
     },
     /// A host was added.
     HostCreated {
@@ -61,12 +96,42 @@ pub enum Event {
         /// The name.
         name: Name,
     },
+    /// An operation has ended.
+    OperationEnded {
+        /// Its number.
+        operation: u64,
+    },
     /// The reservation state of a volume is saved. The node is not told: it is the one that asked.
     ReservationSaved {
         /// The volume.
         volume: VolumeId,
         /// The generation that is saved.
         generation: u64,
+    },
+    /// A group was cut.
+    SnapshotCreated {
+        /// The group.
+        group: Name,
+        /// The snapshot's sequence number.
+        snapshot: u64,
+    },
+    /// A snapshot was deleted.
+    SnapshotDeleted {
+        /// The group.
+        group: Name,
+        /// The group's identity.
+        group_id: GroupId,
+        /// The sequence number it had.
+        snapshot: u64,
+    },
+    /// Volumes were put back to what a snapshot holds. They may have other sizes.
+    SnapshotRestored {
+        /// The group.
+        group: Name,
+        /// The snapshot's sequence number.
+        snapshot: u64,
+        /// The volumes.
+        volumes: Vec<VolumeId>,
     },
     /// A target was created.
     TargetCreated {
@@ -94,6 +159,8 @@ pub enum Event {
     VolumeDeleted {
         /// What it was.
         volume: Box<Volume>,
+        /// The identity of the group it was in.
+        group_id: GroupId,
     },
     /// A volume has another name. Its identity, hence what hosts see, is unchanged.
     VolumeRenamed {

@@ -7,13 +7,19 @@
 
 mod apply;
 mod check;
+mod check_storage;
 mod command;
+mod device;
 mod event;
+mod group;
 mod hex;
 mod host;
 mod model;
 mod name;
+mod operation;
 mod refusal;
+mod snapshot;
+mod snapshot_name;
 mod target;
 mod volume;
 
@@ -21,16 +27,21 @@ mod volume;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::VERSION_1;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-pub use command::{Action, Command, NewHost, NewTarget, NewVolume};
+pub use command::{Action, Command, NewClone, NewDevice, NewHost, NewTarget, NewVolume};
+pub use device::{DEVICE_BYTES_MIN, DEVICES_MAX, Device, DeviceState, FAILURE_BYTES_MAX};
 pub use event::Event;
+pub use group::{Compression, Group, GroupId, Policy};
 pub use model::{
-    Access, AnaState, Backing, FORMAT_VERSION, Group, HOSTS_MAX, Host, IMAGE_PATH_BYTES_MAX,
+    Access, AnaState, Backing, FORMAT_VERSION, FORMAT_VERSION_MIN, HOSTS_MAX, Host, IMAGE_PATH_BYTES_MAX,
     LISTEN_PER_TARGET_MAX, NAMESPACES_PER_TARGET_MAX, NodeIdentity, RESERVATION_BYTES_MAX, Reservation,
     SERIAL_CHARS, TARGETS_MAX, Target, VOLUME_BYTES_MAX, VOLUMES_MAX, Volume, VolumeId,
 };
@@ -38,7 +49,11 @@ pub use name::{
     DISCOVERY_NQN, IQN_BYTES_MAX, IQN_PREFIX, Iqn, NAME_CHARS_MAX, NQN_BYTES_MAX, NQN_PREFIX, Name,
     NameError, Nqn, VolumeName,
 };
+pub use operation::{OPERATIONS_ENDED_MAX, Operation, OperationKind};
 pub use refusal::{Reason, Refusal, RefusalKind};
+pub use snapshot::{Origin, SNAPSHOTS_PER_GROUP_MAX, Snapshot, in_group};
+pub use snapshot_name::{SnapshotName, SnapshotVolumeName};
+pub use volume::no_device;
 
 /// SHA-256 over the canonical serialized form of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +79,13 @@ pub struct State {
     targets: BTreeMap<Name, Target>,
     hosts: BTreeMap<Name, Host>,
     discovery_generation: u64,
+    #[serde(default)]
+    devices: BTreeMap<Uuid, Device>,
+    #[serde(default)]
+    operations: BTreeMap<u64, Operation>,
+    /// The number of the operation that began last.
+    #[serde(default)]
+    last_operation: u64,
     /// Derived from `volumes`.
     #[serde(skip)]
     volume_names: BTreeMap<VolumeName, VolumeId>,
@@ -80,6 +102,9 @@ impl Default for State {
             targets: BTreeMap::new(),
             hosts: BTreeMap::new(),
             discovery_generation: 0,
+            devices: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            last_operation: 0,
             volume_names: BTreeMap::new(),
         }
     }
@@ -89,7 +114,9 @@ impl Default for State {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// It was written by another release.
-    #[error("it has format version {found}, and this release reads version {FORMAT_VERSION} only")]
+    #[error(
+        "it has format version {found}, and this release reads versions {FORMAT_VERSION_MIN} to {FORMAT_VERSION}"
+    )]
     Version {
         /// The version found.
         found: u64,
@@ -143,6 +170,16 @@ impl State {
         &self.hosts
     }
 
+    /// Devices by identity.
+    pub fn devices(&self) -> &BTreeMap<Uuid, Device> {
+        &self.devices
+    }
+
+    /// Operations that run, and those that ended last, by number.
+    pub fn operations(&self) -> &BTreeMap<u64, Operation> {
+        &self.operations
+    }
+
     /// Generation counter of the discovery log: grows whenever what a host would be told may differ.
     pub fn discovery_generation(&self) -> u64 {
         self.discovery_generation
@@ -169,25 +206,40 @@ impl State {
         serde_json::to_vec(self).expect("the state has string keys and no fallible values")
     }
 
-    /// Reads what [`State::encode`] wrote, and checks every invariant.
+    /// Reads what [`State::encode`] wrote, and checks every invariant. A state of an earlier version is brought up to
+    /// date.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            format_version: u64,
-        }
         let malformed = |e: serde_json::Error| DecodeError::Malformed(e.to_string());
-        let Versioned { format_version } = serde_json::from_slice(bytes).map_err(malformed)?;
-        if format_version != u64::from(FORMAT_VERSION) {
+        let format_version = version_of(bytes).map_err(malformed)?;
+        if !(u64::from(FORMAT_VERSION_MIN)..=u64::from(FORMAT_VERSION)).contains(&format_version) {
             return Err(DecodeError::Version { found: format_version });
         }
         let mut state: State = serde_json::from_slice(bytes).map_err(malformed)?;
         state.volume_names = state.volumes.values().map(|volume| (volume.name.clone(), volume.id)).collect();
+        if format_version == 1 {
+            state.identify_groups();
+            state.format_version = FORMAT_VERSION;
+        }
         state.check().map_err(DecodeError::Inconsistent)?;
         Ok(state)
+    }
+
+    /// Whether `bytes`, which can be decoded, are of an earlier version.
+    pub fn is_outdated(bytes: &[u8]) -> bool {
+        version_of(bytes).is_ok_and(|version| version < u64::from(FORMAT_VERSION))
     }
 
     /// A hash that is equal for equal states on every machine and in every process.
     pub fn hash(&self) -> StateHash {
         StateHash(Sha256::digest(self.encode()).into())
     }
+}
+
+/// The version of a serialized state, whatever else it holds.
+fn version_of(bytes: &[u8]) -> serde_json::Result<u64> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        format_version: u64,
+    }
+    serde_json::from_slice::<Versioned>(bytes).map(|versioned| versioned.format_version)
 }

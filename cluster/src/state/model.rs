@@ -7,13 +7,19 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::name::{Iqn, Name, Nqn, VolumeName};
+use super::snapshot::Origin;
 
-/// Version of the state's serialized form. A state of another version is refused, never guessed at.
+/// Version of the state's serialized form. A state of an unknown version is refused, never guessed at.
 ///
 /// | Version | Change |
 /// |---|---|
 /// | 1 | first form |
-pub const FORMAT_VERSION: u32 = 1;
+/// | 2 | devices, operations; identity, policy and snapshots of groups; origin of volumes |
+///
+/// Version 1 is read and brought up to date; an earlier release refuses version 2 by its number.
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest version that is read.
+pub const FORMAT_VERSION_MIN: u32 = 1;
 
 /// Most volumes of a cluster.
 pub const VOLUMES_MAX: usize = 1_000_000;
@@ -55,10 +61,23 @@ pub enum Backing {
         /// Absolute path on the node, at most 4096 bytes.
         path: String,
     },
+    /// The log-structured engine, on the node's devices: snapshots, clones, space that comes back.
+    Log {
+        /// Whether its whole size is reserved when it is made.
+        #[serde(default)]
+        thick: bool,
+    },
     /// The node's memory: lost when the node stops. For tests and measurements.
     Memory,
     /// Nothing: writes are thrown away, reads return zeros. For measurements.
     Null,
+}
+
+impl Backing {
+    /// Whether the data lies on the node's devices, in the log-structured engine.
+    pub fn is_log(&self) -> bool {
+        matches!(self, Backing::Log { .. })
+    }
 }
 
 /// Whether and how a group's volumes can be reached through a path (NVMe Asymmetric Namespace
@@ -158,6 +177,9 @@ pub struct Volume {
     /// Saved reservation state, once a host has registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Reservation>,
+    /// What it was cloned from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl Volume {
@@ -165,14 +187,6 @@ impl Volume {
     pub fn group(&self) -> Name {
         self.name.group()
     }
-}
-
-/// A volume group. It comes with its first volume and goes with its last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Group {
-    /// Its ANA group id (and ALUA target port group), from 1; the same in every target.
-    pub ana_group_id: u32,
 }
 
 /// Which hosts may connect to a target.

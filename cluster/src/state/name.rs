@@ -24,6 +24,12 @@ pub const IQN_PREFIX: &str = "iqn.2026-11.io.ashlar:";
 #[error("{0}")]
 pub struct NameError(String);
 
+impl NameError {
+    pub(super) fn new(sentence: String) -> Self {
+        NameError(sentence)
+    }
+}
+
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -89,7 +95,7 @@ text_newtype! {
 }
 
 /// Quotes `text` for an error, cut and escaped so that a hostile name cannot fill a log.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 80;
     let shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     if shown.len() < text.len() { format!("{shown:?}...") } else { format!("{shown:?}") }

@@ -23,7 +23,22 @@ pub fn new_volume(text: &str) -> NewVolume {
         size_bytes: Some(1 << 20),
         block_size_bytes: None,
         read_only: false,
+        compression: None,
     }
+}
+
+/// A thin log-structured volume of 1 MiB.
+pub fn log_volume(text: &str) -> NewVolume {
+    NewVolume { backing: Backing::Log { thick: false }, ..new_volume(text) }
+}
+
+/// A device of 1 TiB whose identity is made from its path.
+pub fn new_device(path: &str) -> NewDevice {
+    NewDevice { id: id_of(path), path: path.into(), size_bytes: Some(1 << 40), force: false }
+}
+
+pub fn snapshot_name(text: &str) -> SnapshotName {
+    SnapshotName::parse(text).unwrap()
 }
 
 pub fn new_target(text: &str) -> NewTarget {

@@ -1,15 +1,22 @@
 //! Rules for volumes and the groups they form.
 
 use super::apply::{Outcome, no_such};
+use super::group::Policy;
 use super::model::{
-    Backing, Group, IMAGE_PATH_BYTES_MAX, RESERVATION_BYTES_MAX, Reservation, VOLUME_BYTES_MAX, VOLUMES_MAX,
-    Volume, VolumeId,
+    Backing, IMAGE_PATH_BYTES_MAX, RESERVATION_BYTES_MAX, Reservation, VOLUME_BYTES_MAX, VOLUMES_MAX, Volume,
+    VolumeId,
 };
 use super::name::VolumeName;
-use super::{Event, Name, NewVolume, Reason, RefusalKind, State};
+use super::{Event, NewVolume, Reason, RefusalKind, State};
 
 /// Logical block sizes in bytes that a volume may have.
 pub const BLOCK_SIZES_BYTES: [u32; 2] = [512, 4096];
+
+/// The refusal of a log-structured volume where there is no device.
+pub fn no_device() -> Reason {
+    Reason::new(RefusalKind::Conflict, "this node has no device for log-structured volumes")
+        .next("add one with `ashlar device add PATH`, or serve an existing disk as it is with --image")
+}
 
 /// Checks a volume's geometry.
 pub(super) fn check_geometry(size_bytes: u64, block_size_bytes: u32) -> Result<(), Reason> {
@@ -54,40 +61,19 @@ impl State {
     }
 
     pub(super) fn create_volume(&mut self, new: &NewVolume, time_ms: u64) -> Outcome {
-        if self.volume_names.contains_key(&new.name) {
-            return Err(Reason::new(RefusalKind::Exists, "a volume of that name exists")
-                .next("choose another name, or use the volume that is there"));
-        }
-        if self.volumes.contains_key(&new.id) {
-            return Err(Reason::new(
-                RefusalKind::Exists,
-                format!("a volume with the identity {} exists", new.id),
-            ));
-        }
-        if self.volumes.len() >= VOLUMES_MAX {
-            return Err(Reason::new(
-                RefusalKind::Limit,
-                format!("there are {VOLUMES_MAX} volumes, the most there can be"),
-            ));
-        }
+        self.check_new(new.id, &new.name)?;
         check_backing(&new.backing)?;
-        if let Backing::Image { path } = &new.backing
-            && let Some(other) = self.volumes.values().find(|other| other.backing == new.backing)
-        {
-            return Err(Reason::new(
-                RefusalKind::InUse,
-                format!("volume {} serves {path} already", other.name),
-            )
-            .next("two volumes on one image would overwrite each other; attach that volume instead"));
-        }
+        self.check_place(&new.backing)?;
         let Some(size_bytes) = new.size_bytes else {
             return Err(Reason::new(RefusalKind::Invalid, "no size was given")
                 .next("say how large, e.g. --size 1GiB"));
         };
         let block_size_bytes = new.block_size_bytes.unwrap_or(BLOCK_SIZES_BYTES[0]);
         check_geometry(size_bytes, block_size_bytes)?;
+        self.check_policy(new)?;
 
-        self.join_group(new.name.group());
+        let policy = Policy { compression: new.compression.unwrap_or_default() };
+        self.join_group(new.name.group(), new.id, policy);
         self.volume_names.insert(new.name.clone(), new.id);
         self.volumes.insert(
             new.id,
@@ -100,9 +86,52 @@ impl State {
                 read_only: new.read_only,
                 created_ms: time_ms,
                 reservation: None,
+                origin: None,
             },
         );
         Ok(vec![Event::VolumeCreated { volume: new.id }])
+    }
+
+    /// Checks that a volume of this name and identity can be added.
+    pub(super) fn check_new(&self, id: VolumeId, name: &VolumeName) -> Result<(), Reason> {
+        if self.volume_names.contains_key(name) {
+            return Err(Reason::new(RefusalKind::Exists, "a volume of that name exists")
+                .next("choose another name, or use the volume that is there"));
+        }
+        if self.volumes.contains_key(&id) {
+            return Err(Reason::new(RefusalKind::Exists, format!("a volume with the identity {id} exists")));
+        }
+        if self.volumes.len() >= VOLUMES_MAX {
+            return Err(Reason::new(
+                RefusalKind::Limit,
+                format!("there are {VOLUMES_MAX} volumes, the most there can be"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing else uses what is to hold a volume's data, and that it is there.
+    fn check_place(&self, backing: &Backing) -> Result<(), Reason> {
+        match backing {
+            Backing::Image { path } => {
+                if let Some(other) = self.image_at(path) {
+                    return Err(Reason::new(
+                        RefusalKind::InUse,
+                        format!("volume {} serves {path} already", other.name),
+                    )
+                    .next(
+                        "two volumes on one image would overwrite each other; attach that volume instead",
+                    ));
+                }
+                if self.device_at(path).is_some_and(|device| device.is_open()) {
+                    return Err(Reason::new(RefusalKind::InUse, format!("{path} is a device of this node"))
+                        .next("leave --image out: the volume is then kept on the devices"));
+                }
+                Ok(())
+            }
+            Backing::Log { .. } if self.active_devices().next().is_none() => Err(no_device()),
+            Backing::Log { .. } | Backing::Memory | Backing::Null => Ok(()),
+        }
     }
 
     pub(super) fn resize_volume(
@@ -168,13 +197,15 @@ impl State {
             return Err(Reason::new(RefusalKind::InUse, format!("it is attached to target {target}"))
                 .next(format!("ashlar target detach {target} {name}")));
         }
+        self.check_in_no_snapshot(&self.volumes[&id])?;
         self.volume_names.remove(name);
         let volume = self.volumes.remove(&id).expect("found above");
         let group = name.group();
+        let group_id = self.groups[&group].id;
         if self.members(&group) == 0 {
             self.groups.remove(&group);
         }
-        Ok(vec![Event::VolumeDeleted { volume: Box::new(volume) }])
+        Ok(vec![Event::VolumeDeleted { volume: Box::new(volume), group_id }])
     }
 
     pub(super) fn set_reservation(&mut self, id: VolumeId, generation: u64, blob: &[u8]) -> Outcome {
@@ -212,39 +243,5 @@ impl State {
         }
         volume.reservation = Some(Reservation { generation, blob: blob.to_vec() });
         Ok(vec![Event::ReservationSaved { volume: id, generation }])
-    }
-
-    /// Number of volumes in a group. Names of one group are not neighbours in the map (`db`, `db-2`,
-    /// `db/x`), so both places are looked at.
-    fn members(&self, group: &Name) -> usize {
-        let alone = VolumeName::parse(group.as_str()).expect("a name is a volume name");
-        let prefix = format!("{group}/");
-        let first = VolumeName::parse(&format!("{prefix}0")).expect("a group and a name");
-        let inside = self
-            .volume_names
-            .range(first..)
-            .take_while(|(name, _)| name.as_str().starts_with(&prefix))
-            .count();
-        inside + usize::from(self.volume_names.contains_key(&alone))
-    }
-
-    fn join_group(&mut self, name: Name) {
-        if self.groups.contains_key(&name) {
-            return;
-        }
-        let taken: std::collections::BTreeSet<u32> =
-            self.groups.values().map(|group| group.ana_group_id).collect();
-        let ana_group_id = (1..).find(|id| !taken.contains(id)).expect("fewer groups than numbers");
-        self.groups.insert(name, Group { ana_group_id });
-    }
-
-    fn rename_group(&mut self, from: &Name, to: &Name) {
-        let group = self.groups.remove(from).expect("a volume's group exists");
-        self.groups.insert(to.clone(), group);
-        for target in self.targets.values_mut() {
-            if let Some(ana) = target.ana.remove(from) {
-                target.ana.insert(to.clone(), ana);
-            }
-        }
     }
 }

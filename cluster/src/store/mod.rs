@@ -106,6 +106,8 @@ struct Loaded {
     snapshot_index: u64,
     /// Whether the last command has its second commit.
     sealed: bool,
+    /// Whether the snapshot is of an earlier version of the state.
+    outdated: bool,
 }
 
 /// The control state on disk, open for changes. At most one per file exists in the whole machine.
@@ -138,10 +140,20 @@ impl Store {
         if !path.try_exists().map_err(|e| StoreError::io(path, "look for", e))? {
             create(path, &medium)?;
         }
-        let (database, loaded) = verify::open(path, &medium)?;
+        let (database, mut loaded) = verify::open(path, &medium)?;
+        let (index, chain) = (loaded.state.applied(), loaded.chain);
+        let write = |snapshot| {
+            seal(&database, index, chain, snapshot).map_err(|e| StoreError::redb(path, "write to", e))
+        };
         if !loaded.sealed {
-            seal(&database, loaded.state.applied(), loaded.chain, None)
-                .map_err(|e| StoreError::redb(path, "write to", e))?;
+            write(None)?;
+        }
+        if loaded.outdated {
+            // From here on an earlier release refuses the file by its version, before it meets a command that it
+            // does not know. Twice, so that neither of redb's two commits holds the old form.
+            write(Some(&loaded.state))?;
+            write(None)?;
+            loaded.snapshot_index = index;
         }
         let store = Store {
             path: path.to_owned(),

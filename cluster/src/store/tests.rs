@@ -247,11 +247,11 @@ fn other_versions_are_refused_and_left_alone() {
         open_bytes(&fs::read(bench.path()).unwrap()).0.unwrap_err()
     };
     let snapshot = String::from_utf8(State::default().encode()).unwrap();
-    let later = snapshot.replacen("\"format_version\":1", "\"format_version\":2", 1);
+    let later = snapshot.replacen("\"format_version\":2", "\"format_version\":3", 1);
     assert_ne!(snapshot, later);
     let error = set("snapshot", later.as_bytes());
     assert!(matches!(error, StoreError::Version { .. }), "{error}");
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3"), "{error}");
     let error = set("format", b"7");
     assert!(error.to_string().contains("version 7"), "{error}");
     let refusal = error.refuse("start the node", true);
@@ -346,4 +346,57 @@ proptest! {
         }
         check_damaged(&damaged, &state, "random damage");
     }
+}
+
+/// A file as a release left it that knew version 1 of the state only: a snapshot, and a log after it.
+fn version_1_file(path: &Path) {
+    let snapshot = crate::state::VERSION_1.trim_end().as_bytes();
+    let database = Medium::default().open(path).unwrap();
+    let (index, chain) = (8, [7; 32]);
+    let head = Head { index, chain, sha256: Sha256::digest(snapshot).into() };
+    let command = br#"{"time_ms":1,"action":{"do":"create_volume","id":"c2e5b92a-5ac4-540e-a804-8109c876bf45","name":"db","backing":{"type":"memory"},"size_bytes":1048576,"block_size_bytes":null,"read_only":false}}"#;
+    let chain = next_chain(&chain, index + 1, command);
+    let entry = Entry { chain, command: serde_json::from_slice(command).unwrap() };
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(META).unwrap();
+        meta.insert("format", &b"1"[..]).unwrap();
+        meta.insert("head", serde_json::to_vec(&head).unwrap().as_slice()).unwrap();
+        meta.insert("snapshot", snapshot).unwrap();
+        meta.insert("seal", &b"9"[..]).unwrap();
+        let mut log = transaction.open_table(LOG).unwrap();
+        log.insert(index + 1, serde_json::to_vec(&entry).unwrap().as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_state_of_an_earlier_release_is_opened_and_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    version_1_file(&path);
+    let (store, state) = Store::open(&path).unwrap();
+    assert_eq!((store.index(), state.applied(), state.volumes().len()), (9, 9, 2));
+    assert_eq!(state.groups().values().filter(|group| group.id.0 != 0).count(), 2);
+    drop(store);
+
+    // The earlier release looks at the version of the snapshot first, and there is nothing else for it to read.
+    let (snapshot, entries) = {
+        let database = Medium::default().open(&path).unwrap();
+        let transaction = database.begin_read().unwrap();
+        let meta = transaction.open_table(META).unwrap();
+        let snapshot = meta.get("snapshot").unwrap().unwrap().value().to_vec();
+        (snapshot, redb::ReadableTableMetadata::len(&transaction.open_table(LOG).unwrap()).unwrap())
+    };
+    assert!(!State::is_outdated(&snapshot));
+    assert_eq!(entries, 0);
+
+    let (mut store, again) = Store::open(&path).unwrap();
+    assert_eq!(again, state);
+    let create = command(Action::CreateVolume(new_volume("later")));
+    let mut after = again.clone();
+    after.apply(&create).unwrap();
+    store.append(&create, &again, &after).unwrap();
+    drop(store);
+    assert_eq!(Store::open(&path).unwrap().1, after);
 }

@@ -69,7 +69,8 @@ fn load(path: &Path, database: &mut Database) -> Result<Loaded, StoreError> {
     }
     let head: Head = serde_json::from_slice(&value("head")?)
         .map_err(|e| damaged(path, format!("its head cannot be read: {e}")))?;
-    let mut state = load_snapshot(path, &head, &value("snapshot")?)?;
+    let snapshot = value("snapshot")?;
+    let mut state = load_snapshot(path, &head, &snapshot)?;
     let mut chain = head.chain;
     for row in log.iter().map_err(|e| redb(e.into()))? {
         let (index, bytes) = row.map_err(|e| redb(e.into()))?;
@@ -84,7 +85,8 @@ fn load(path: &Path, database: &mut Database) -> Result<Loaded, StoreError> {
         ));
     }
     let sealed = sealed == state.applied();
-    Ok(Loaded { state, chain, snapshot_index: head.index, sealed })
+    let outdated = State::is_outdated(&snapshot);
+    Ok(Loaded { state, chain, snapshot_index: head.index, sealed, outdated })
 }
 
 fn number(path: &Path, key: &str, bytes: &[u8]) -> Result<u64, StoreError> {

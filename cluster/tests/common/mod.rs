@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub mod storage;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,9 +17,11 @@ use ashlar_cluster::client::Client;
 use ashlar_cluster::http::{self, ShutdownTrigger};
 use ashlar_cluster::service::{
     self, BoxFuture, ControlHandle, ControlMetrics, ControlPlane, Live, LiveController, LiveTarget, Node,
+    Storage,
 };
 use ashlar_cluster::state::{Action, Backing, Event, Name, Refusal, RefusalKind, State};
 use prometheus_client::registry::Registry;
+use storage::{Engine, FakeStorage};
 use tempfile::TempDir;
 
 /// What the fake node knows and was told.
@@ -39,6 +43,7 @@ pub struct Notes {
 
 pub struct FakeNode {
     pub notes: Mutex<Notes>,
+    pub storage: FakeStorage,
     registry: Registry,
 }
 
@@ -104,7 +109,9 @@ impl Node for FakeNode {
                 (name.clone(), here)
             };
             let io = |id: &_| (*id, IoCountersView { reads: 3, ..IoCountersView::default() });
+            let storage = self.storage.report().await;
             Live {
+                storage,
                 uptime_ms: 1234,
                 reactors: 2,
                 nvme_listen: vec!["127.0.0.1:4420".parse().unwrap()],
@@ -116,6 +123,10 @@ impl Node for FakeNode {
                 attention: Vec::new(),
             }
         })
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        &self.storage
     }
 
     fn phase(&self) -> Phase {
@@ -155,7 +166,7 @@ impl Server {
             live_delay: Duration::ZERO,
             prepare_delay: Duration::ZERO,
         };
-        let node = Arc::new(FakeNode { notes: Mutex::new(notes), registry });
+        let node = Arc::new(FakeNode { notes: Mutex::new(notes), storage: FakeStorage::default(), registry });
         let (store, state) = service::open(&store_path(&directory), &"rack1-a".parse().unwrap()).unwrap();
         let plane = ControlPlane::new(store, state, node.clone(), metrics);
         let control = plane.handle();
@@ -176,6 +187,10 @@ impl Server {
 
     pub fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
         self.node.notes.lock().unwrap()
+    }
+
+    pub fn engine(&self) -> std::sync::MutexGuard<'_, Engine> {
+        self.node.storage.engine.lock().unwrap()
     }
 
     /// Stops the server and starts another one over the same store.
@@ -229,4 +244,22 @@ impl Drop for Server {
 
 fn store_path(directory: &TempDir) -> PathBuf {
     directory.path().join(ashlar_cluster::store::FILE_NAME)
+}
+
+/// Waits for a future that needs no executor of its own.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
 }

@@ -21,6 +21,16 @@ fn sample() -> State {
                 state: AnaState::NonOptimized,
             },
             Action::SetReservation { volume, generation: 3, blob: vec![0, 0xff, 7] },
+            Action::AddDevice(new_device("/dev/nvme1n1")),
+            Action::AddDevice(new_device("/dev/nvme2n1")),
+            Action::CreateVolume(NewVolume { compression: Some(Compression::Lz4), ..log_volume("vm/boot") }),
+            Action::CreateSnapshot { snapshot: snapshot_name("vm@a"), id: Some(4) },
+            Action::CloneVolume(NewClone {
+                id: VolumeId(id_of("vm/test")),
+                from: "vm@a".parse().unwrap(),
+                name: volume_name("vm/test"),
+            }),
+            Action::DrainDevice { device: id_of("/dev/nvme1n1") },
         ],
     );
     state
@@ -41,18 +51,18 @@ fn decoding_gives_back_what_was_encoded() {
 fn the_hash_of_a_known_state_is_known() {
     assert_eq!(
         sample().hash().to_string(),
-        "f68bb592da6eb263c966b5109ca1585bb99850d62bf98d1505d23e76b47bd0f0"
+        "9e39e61aee14bc5eb9ccc9806ce02232284fbf64efd5e1187d88c2eeb6b52aef"
     );
 }
 
 #[test]
 fn another_version_is_refused_as_such() {
     let text = String::from_utf8(sample().encode()).unwrap();
-    let other = text.replacen("\"format_version\":1", "\"format_version\":2", 1);
+    let other = text.replacen("\"format_version\":2", "\"format_version\":3", 1);
     // Its other fields may be anything: only the version is looked at.
-    for text in [other.as_str(), "{\"format_version\":2}", "{\"format_version\":2,\"x\":[]}"] {
+    for text in [other.as_str(), "{\"format_version\":3}", "{\"format_version\":3,\"x\":[]}"] {
         let error = State::decode(text.as_bytes()).unwrap_err();
-        assert_eq!(error, DecodeError::Version { found: 2 });
+        assert_eq!(error, DecodeError::Version { found: 3 });
     }
 }
 
@@ -86,8 +96,8 @@ fn what_is_no_state_is_refused() {
     }
     let text = String::from_utf8(bytes).unwrap();
     for (from, to) in [
-        ("\"applied\":8", "\"applied\":-1"),
-        ("\"applied\":8", "\"applied\":8,\"surprise\":1"),
+        ("\"applied\":14", "\"applied\":-1"),
+        ("\"applied\":14", "\"applied\":14,\"surprise\":1"),
         ("\"name\":\"esx1\"", "\"name\":\"e sx1\""),
         ("\"blob\":\"00ff07\"", "\"blob\":\"00ff0\""),
     ] {
@@ -105,9 +115,55 @@ fn commands_survive_the_log() {
         Action::CreateVolume(new_volume("db")),
         Action::CreateTarget(new_target("t")),
         Action::AttachVolume { target: name("t"), volume: volume_name("db"), nsid: None },
+        Action::AddDevice(NewDevice { size_bytes: None, force: true, ..new_device("/d") }),
+        Action::CreateVolume(NewVolume {
+            backing: Backing::Log { thick: true },
+            compression: Some(Compression::None),
+            ..new_volume("db")
+        }),
+        Action::CreateSnapshot { snapshot: snapshot_name("db@a"), id: Some(u64::MAX) },
+        Action::RestoreSnapshot { snapshot: snapshot_name("db@a"), force: true },
+        Action::CloneVolume(NewClone {
+            id: VolumeId(id_of("c")),
+            from: "db@a/db".parse().unwrap(),
+            name: volume_name("db/c"),
+        }),
+        Action::SetGroupPolicy { group: name("db"), compression: Some(Compression::Lz4) },
+        Action::FinishOperation { operation: 7, failure: Some("stopped".into()) },
     ] {
         let command = command(action);
         let bytes = serde_json::to_vec(&command).unwrap();
         assert_eq!(serde_json::from_slice::<Command>(&bytes).unwrap(), command);
+    }
+}
+
+/// What a release wrote that knew version 1 only.
+pub const VERSION_1: &str = include_str!("version1.json");
+
+#[test]
+fn version_1_is_brought_up_to_date() {
+    let state = State::decode(VERSION_1.as_bytes()).unwrap();
+    assert!(State::is_outdated(VERSION_1.as_bytes()) && !State::is_outdated(&state.encode()));
+    assert_eq!(State::decode(&state.encode()).unwrap(), state);
+    let group = &state.groups()[&name("shop")];
+    assert_eq!((group.ana_group_id, group.policy), (1, Policy::default()));
+    assert!(group.snapshots.is_empty() && state.devices().is_empty() && state.operations().is_empty());
+    let volume = state.volume(&volume_name("shop/db")).unwrap();
+    assert_eq!(volume.origin, None);
+    // As if this release had made it.
+    let mut made = State::default();
+    run(&mut made, [Action::CreateVolume(new_volume("shop/db"))]);
+    assert_eq!(made.groups()[&name("shop")].id, group.id);
+}
+
+/// The store hashes commands as they are written, so old ones must be written as they were.
+#[test]
+fn commands_of_version_1_are_written_as_they_were() {
+    for text in [
+        r#"{"time_ms":1790000000000,"action":{"do":"create_volume","id":"c2e5b92a-5ac4-540e-a804-8109c876bf45","name":"db","backing":{"type":"memory"},"size_bytes":1048576,"block_size_bytes":null,"read_only":false}}"#,
+        r#"{"time_ms":1790000000000,"action":{"do":"create_volume","id":"9cfb3b4b-4565-537a-acc9-eaaa3d589ede","name":"shop/img","backing":{"type":"image","path":"/srv/a.raw"},"size_bytes":1048576,"block_size_bytes":null,"read_only":false}}"#,
+    ] {
+        let command: Command = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&command).unwrap(), text);
     }
 }

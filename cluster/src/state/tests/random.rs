@@ -32,12 +32,15 @@ fn new_volumes() -> impl Strategy<Value = Action> {
     let backings = prop_oneof![
         Just(Backing::Memory),
         Just(Backing::Null),
+        any::<bool>().prop_map(|thick| Backing::Log { thick }),
+        Just(Backing::Log { thick: false }),
         (0..3).prop_map(|i| Backing::Image { path: format!("/img{i}") }),
     ];
     let sizes = prop::option::of(prop::sample::select(vec![0u64, 512, 4096, 1 << 30, 1 << 61, 1000]));
     let blocks = prop::option::of(prop::sample::select(vec![512u32, 4096, 520]));
-    (ids(), volume_names(), backings, sizes, blocks, any::<bool>()).prop_map(
-        |(id, name, backing, size_bytes, block_size_bytes, read_only)| {
+    let compressions = prop_oneof![3 => Just(None), 1 => compressions().prop_map(Some)];
+    (ids(), volume_names(), backings, sizes, blocks, any::<bool>(), compressions).prop_map(
+        |(id, name, backing, size_bytes, block_size_bytes, read_only, compression)| {
             Action::CreateVolume(NewVolume {
                 id: VolumeId(id),
                 name,
@@ -45,9 +48,56 @@ fn new_volumes() -> impl Strategy<Value = Action> {
                 size_bytes,
                 block_size_bytes,
                 read_only,
+                compression,
             })
         },
     )
+}
+
+fn compressions() -> impl Strategy<Value = Compression> {
+    prop::sample::select(vec![Compression::None, Compression::Lz4])
+}
+
+/// Paths of devices meet those of images.
+fn new_devices() -> impl Strategy<Value = Action> {
+    let sizes = prop::option::of(prop::sample::select(vec![1u64 << 40, 1 << 30, 4096]));
+    (ids(), 0..4, sizes).prop_map(|(id, i, size_bytes)| {
+        Action::AddDevice(NewDevice { id, path: format!("/img{i}"), size_bytes, force: false })
+    })
+}
+
+fn snapshots() -> impl Strategy<Value = SnapshotName> {
+    (groups(), prop::sample::select(vec!["s", "t"]))
+        .prop_map(|(group, snapshot)| SnapshotName { group, snapshot: name(snapshot) })
+}
+
+/// What concerns the engine.
+fn storage_actions() -> impl Strategy<Value = Action> {
+    let ends = (1u64..8, prop::option::of(Just("stopped".to_owned())));
+    let sources =
+        (snapshots(), prop::option::of(prop::sample::select(vec!["a", "b", "x", "y"]).prop_map(name)));
+    let clones = (ids(), sources, volume_names());
+    prop_oneof![
+        4 => new_devices(),
+        2 => ids().prop_map(|device| Action::DrainDevice { device }),
+        1 => ids().prop_map(|device| Action::FailDevice { device, why: "it burns".into() }),
+        2 => (ids(), any::<bool>()).prop_map(|(device, force)| Action::RemoveDevice { device, force }),
+        2 => ends.prop_map(|(operation, failure)| Action::FinishOperation { operation, failure }),
+        4 => (snapshots(), 1u64..30)
+            .prop_map(|(snapshot, id)| Action::CreateSnapshot { snapshot, id: Some(id) }),
+        2 => snapshots().prop_map(|snapshot| Action::DeleteSnapshot { snapshot }),
+        1 => (snapshots(), any::<bool>())
+            .prop_map(|(snapshot, force)| Action::RestoreSnapshot { snapshot, force }),
+        4 => clones.prop_map(|(id, (snapshot, volume), name)| {
+            Action::CloneVolume(NewClone {
+                id: VolumeId(id),
+                from: SnapshotVolumeName { snapshot, volume },
+                name,
+            })
+        }),
+        1 => (groups(), prop::option::of(compressions()))
+            .prop_map(|(group, compression)| Action::SetGroupPolicy { group, compression }),
+    ]
 }
 
 fn new_hosts() -> impl Strategy<Value = Action> {
@@ -68,7 +118,8 @@ fn new_targets() -> impl Strategy<Value = Action> {
 
 fn actions() -> impl Strategy<Value = Action> {
     prop_oneof![
-        3 => new_volumes(),
+        12 => storage_actions(),
+        6 => new_volumes(),
         2 => new_hosts(),
         2 => new_targets(),
         1 => volume_names().prop_map(|volume| Action::DeleteVolume { volume }),
@@ -109,6 +160,30 @@ fn event_fits(state: &State, event: &Event) -> bool {
             target(name).unwrap().ana_state(group) == *ana
                 && state.groups()[group].ana_group_id == *ana_group_id
         }
+        Event::DeviceAdded { device } => state.devices()[device].state == DeviceState::Active,
+        Event::DeviceClosed { device } => {
+            state.devices().get(device).is_none_or(|device| device.state == DeviceState::Removed)
+        }
+        Event::DeviceDraining { device, operation } => {
+            state.devices()[device].state == DeviceState::Draining
+                && state.operations()[operation].is_running()
+        }
+        Event::DeviceFailed { device } => state.devices()[device].failure.is_some(),
+        Event::DeviceForgotten { device } => !state.devices().contains_key(device),
+        Event::GroupPolicyChanged { group } => state.groups().contains_key(group),
+        Event::OperationEnded { operation } => !state.operations()[operation].is_running(),
+        Event::SnapshotCreated { group, snapshot } => {
+            state.groups()[group].snapshots.last_key_value().unwrap().0 == snapshot
+        }
+        Event::SnapshotDeleted { group, group_id, snapshot } => {
+            let group = &state.groups()[group];
+            group.id == *group_id && !group.snapshots.contains_key(snapshot)
+        }
+        Event::SnapshotRestored { group, snapshot, volumes } => {
+            let snapshot = &state.groups()[group].snapshots[snapshot];
+            let as_held = |(id, size): (&VolumeId, &u64)| state.volumes()[id].size_bytes == *size;
+            snapshot.volumes.iter().all(as_held) && snapshot.volumes.keys().eq(volumes)
+        }
         Event::DiscoveryChanged { generation } => state.discovery_generation() == *generation,
         Event::HostCreated { host } => state.hosts().contains_key(host),
         Event::HostDeleted { host } => !state.hosts().contains_key(host),
@@ -124,7 +199,7 @@ fn event_fits(state: &State, event: &Event) -> bool {
         }
         Event::TargetDeleted { target: name, .. } => target(name).is_none(),
         Event::VolumeCreated { volume } => state.volumes().contains_key(volume),
-        Event::VolumeDeleted { volume } => !state.volumes().contains_key(&volume.id),
+        Event::VolumeDeleted { volume, .. } => !state.volumes().contains_key(&volume.id),
         Event::VolumeRenamed { volume, from } => state.volumes()[volume].name != *from,
         Event::VolumeResized { volume, size_bytes, size_bytes_before, .. } => {
             state.volumes()[volume].size_bytes == *size_bytes && size_bytes != size_bytes_before
@@ -136,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn invariants_hold_after_every_command(actions in prop::collection::vec(actions(), 1..60)) {
+    fn invariants_hold_after_every_command(actions in prop::collection::vec(actions(), 1..80)) {
         let mut state = State::default();
         let mut twin = State::default();
         for (time_ms, action) in actions.into_iter().enumerate() {

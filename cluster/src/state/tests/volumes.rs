@@ -51,6 +51,7 @@ fn creating_fills_every_field() {
         read_only: true,
         created_ms: 1_790_000_000_000,
         reservation: None,
+        origin: None,
     };
     assert_eq!(state.volume(&volume_name("shop/db")), Some(&expected));
     assert_eq!(state.groups().keys().collect::<Vec<_>>(), [&name("shop")]);
@@ -188,7 +189,7 @@ fn deleting_is_refused_while_attached() {
     assert_eq!(refusal.next, "ashlar target detach t db");
     run(&mut state, [Action::DetachVolume { target: name("t"), volume: volume_name("db") }]);
     let events = run(&mut state, [delete("db")]);
-    assert!(matches!(&events[..], [Event::VolumeDeleted { volume }] if volume.name == volume_name("db")));
+    assert!(matches!(&events[..], [Event::VolumeDeleted { volume, .. }] if volume.name == volume_name("db")));
     let refusal = refused(&mut state, delete("db"));
     assert_eq!(refusal.kind, RefusalKind::NotFound);
 }
