@@ -16,7 +16,7 @@ use ashlar_env::clock::Instant;
 use ashlar_env::mesh::Mesh;
 use ashlar_env::net::Stream;
 use ashlar_env::slots::Slots;
-use ashlar_env::volume::{Issuer, Operation, Volume};
+use ashlar_env::volume::{Issuer, Operation, Outcome, Volume};
 use ashlar_env::{Buf, BufMut, Env};
 
 use super::admission::Ticket;
@@ -139,7 +139,14 @@ pub(super) async fn serve<E, V, M, X>(
     drop((transport, stage, buffer));
     // Nothing of a queue that the host was told is gone may take effect later: its operations end first.
     poll_fn(|cx| {
-        while let Poll::Ready(Some(_)) = slots.poll_next(cx) {}
+        while let Poll::Ready(Some((_, ended))) = slots.poll_next(cx) {
+            // Whom a reservation concerns is told, though the host that changed it hears no more.
+            if let Ok(Outcome::Reservation { notices, .. }) = ended
+                && !notices.is_empty()
+            {
+                server.request(Request::Notices(notices));
+            }
+        }
         if slots.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
