@@ -83,8 +83,14 @@ pub struct Arena {
 }
 
 /// Reservation states that outlive the process, as they are stored.
-#[derive(Clone, Default)]
-struct Store(Rc<RefCell<BTreeMap<VolumeId, ReservationRecord>>>);
+#[derive(Clone)]
+struct Store {
+    env: SimEnv,
+    records: Rc<RefCell<BTreeMap<VolumeId, ReservationRecord>>>,
+}
+
+/// How long a reservation state takes to be stored.
+pub const STORE_TIME: Duration = Duration::from_millis(1);
 
 impl ReservationStore for Store {
     fn save(
@@ -92,8 +98,12 @@ impl ReservationStore for Store {
         volume: VolumeId,
         state: &Reservations,
     ) -> impl Future<Output = Result<(), StoreError>> + 'static {
-        self.0.borrow_mut().insert(volume, state.clone().into());
-        std::future::ready(Ok(()))
+        let (this, record) = (self.clone(), state.clone().into());
+        async move {
+            this.env.sleep_until(this.env.now().plus(STORE_TIME)).await;
+            this.records.borrow_mut().insert(volume, record);
+            Ok(())
+        }
     }
 }
 
@@ -135,7 +145,7 @@ pub fn run<F: Future<Output = Result<(), String>> + 'static>(
         target,
         servers: Rc::default(),
         baseline: None,
-        store: Store::default(),
+        store: Store { env: sim.env(target, 0), records: Rc::default() },
         disks: [0, 1].map(|n| {
             let geometry = DiskGeometry { volatile_cache: false, ..DiskGeometry::of_bytes(VOLUME_BYTES) };
             sim.disk(&format!("disk {n}"), geometry)
@@ -349,7 +359,7 @@ impl Arena {
 
     /// The reservation state stored last of the volume behind a namespace.
     pub fn stored(&self, nsid: u32) -> Option<ReservationRecord> {
-        self.store.0.borrow().get(&volume_of(nsid)).cloned()
+        self.store.records.borrow().get(&volume_of(nsid)).cloned()
     }
 
     /// The media of both volumes, where the cases work.

@@ -1,15 +1,18 @@
 //! Lists that are right, and reservations at their limits: N27 and N28.
 
+use std::time::Duration;
+
 use ashlar_nvmeof::wire::Sqe;
-use ashlar_nvmeof::wire::sqe::{SGL_IN_CAPSULE, io as opcode};
+use ashlar_nvmeof::wire::pdu::CapsuleResp;
+use ashlar_nvmeof::wire::sqe::{SGL_IN_CAPSULE, admin, io as opcode};
 use ashlar_volume::Reservations;
 use ashlar_volume::reservation::REGISTRANTS_MAX;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::bench::{Arena, SUBSYSTEM, admin_queue, io_queue};
+use crate::bench::{Arena, STORE_TIME, SUBSYSTEM, admin_queue, io_queue};
 use crate::bytes::{self, Digests, Identity};
-use crate::raw::{Done, Raw};
+use crate::raw::{Done, Heard, Raw, read as read_pdu};
 use crate::rows::{Given, prepare};
 use crate::scenes::{Outcome, is};
 
@@ -154,7 +157,43 @@ fn stored(arena: &Arena, registrants: usize) -> Outcome {
 
 /// N28b, N28c: as many registrants as there may be, one more, and reports of any length.
 pub async fn registrants(arena: Arena) -> Outcome {
-    arena.case("N28b, N28c", every_registrant(&arena)).await
+    arena.case("N28b, N28c", every_registrant(&arena)).await?;
+    for wait_us in [0, 100, 300, 500, 2000] {
+        let name = format!("N28 a preempt, and its host gone after {wait_us} us");
+        arena.case(&name, preempt_and_gone(&arena, wait_us)).await?;
+    }
+    Ok(())
+}
+
+/// A host preempts another's registration and resets its connection while the new state is being stored: either
+/// nothing happened, or the other host is told.
+async fn preempt_and_gone(arena: &Arena, wait_us: u64) -> Outcome {
+    const PREEMPTER: usize = 1;
+    register(arena, 0).await?.ok()?;
+    register(arena, PREEMPTER).await?.ok()?;
+    let (mut admin, mut victim) = queues(arena, &host(0)).await?;
+    admin.send(&bytes::capsule(Digests::NONE, &bytes::sqe(admin::ASYNC_EVENT, 9, 0), &[])).await?;
+    let (_admin, mut io) = queues(arena, &host(PREEMPTER)).await?;
+    let mut preempt = list(opcode::RESERVATION_ACQUIRE, 1, 16, true);
+    preempt.cdw10 = (1 | 1 << 8).into();
+    io.send(&bytes::capsule(Digests::NONE, &preempt, &keys(PREEMPTER as u64 + 1, 1))).await?;
+    arena.sleep(Duration::from_micros(wait_us)).await;
+    io.stream.reset();
+    arena.sleep(STORE_TIME * 10).await;
+    let registered = report(&mut victim, 16).await?[5];
+    let told = match admin.hear(Duration::from_millis(100)).await {
+        Heard::Pdu(pdu) => Some(read_pdu::<CapsuleResp>(&pdu)?.cqe.dw0.get()),
+        _ => None,
+    };
+    // A reservation log page is there: type 06h, information 00h, log page 80h.
+    match (registered, told) {
+        (2, None) | (1, Some(0x80_0006)) => {}
+        other => return Err(format!("registrants and event: {other:X?}")),
+    }
+    let (_admin, mut io) = queues(arena, &host(PREEMPTER)).await?;
+    let mut clear = list(opcode::RESERVATION_RELEASE, 3, 8, true);
+    clear.cdw10 = 1.into();
+    io.command(&clear, &keys(PREEMPTER as u64 + 1, 0)[..8]).await?.ok().map(drop)
 }
 
 async fn every_registrant(arena: &Arena) -> Outcome {
