@@ -1,0 +1,4 @@
+//! See `ashlar_engine_fuzz::store_format`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ashlar_engine_fuzz::store_format(data));
