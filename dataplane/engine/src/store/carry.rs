@@ -30,7 +30,7 @@ struct Operation<T> {
     future: Cell<Option<Boxed<T>>>,
     output: Cell<Option<T>>,
     adopted: Cell<bool>,
-    /// Whoever holds the future of an adopted operation.
+    /// Whoever holds the operation's future.
     waker: Cell<Option<Waker>>,
 }
 
@@ -139,9 +139,8 @@ impl<T> Future for Carried<T> {
         if let Some(output) = operation.output.take() {
             return Poll::Ready(output);
         }
-        if operation.adopted.get() {
-            operation.waker.set(Some(cx.waker().clone()));
-        }
+        // Also while it is polled here: it may be adopted and end before the next poll.
+        operation.waker.set(Some(cx.waker().clone()));
         Poll::Pending
     }
 }
