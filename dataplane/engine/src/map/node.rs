@@ -118,6 +118,12 @@ impl Node {
         }
     }
 
+    /// The page that held the latest saved version of the node.
+    #[must_use]
+    pub fn latest(&self) -> Entry {
+        self.latest.get()
+    }
+
     /// Whether a change has not been saved.
     #[must_use]
     pub fn is_dirty(&self) -> bool {

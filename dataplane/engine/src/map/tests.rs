@@ -152,7 +152,7 @@ proptest! {
                     prop_assert_eq!(world.mapped, model.len() as i64);
                 }
                 Step::Unload(block) => {
-                    tree.unload_leaf(block);
+                    tree.unload_leaf(block, |_| true);
                 }
                 Step::Read(block) => {
                     let found = world.find(&mut tree, block);

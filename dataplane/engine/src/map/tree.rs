@@ -23,6 +23,12 @@ impl Shape {
         if bits >= 1 && bits <= 9 { Some(Self { bits }) } else { None }
     }
 
+    /// The binary logarithm of the fan-out.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.bits
+    }
+
     /// Children of a node.
     #[must_use]
     pub const fn fanout(self) -> usize {
@@ -91,7 +97,13 @@ impl Tree {
     /// A map of `blocks` blocks whose root is at `root` (empty: nothing is written).
     #[must_use]
     pub fn new(shape: Shape, blocks: u64, root: Entry) -> Self {
-        Self { shape, level: shape.root_level(blocks), root: Slot::of(root) }
+        Self::at_level(shape, shape.root_level(blocks), root)
+    }
+
+    /// A map whose root, at `root`, is at `level`.
+    #[must_use]
+    pub fn at_level(shape: Shape, level: u32, root: Entry) -> Self {
+        Self { shape, level, root: Slot::of(root) }
     }
 
     /// The level of the root.
@@ -265,12 +277,61 @@ impl Tree {
         }
     }
 
-    /// Gives the memory of the leaf of `block` back, if it is saved and nobody has used it since the last time this was
-    /// asked. Says whether the leaf still takes memory.
-    pub fn unload_leaf(&mut self, block: u64) -> bool {
+    /// Inner pages that are not in memory, at most `count`: those below them are not known yet.
+    #[must_use]
+    pub fn missing_inner(&self, count: usize) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        if self.level > 0 {
+            self.gather_missing(&self.root, self.level, 0, count, &mut missing);
+        }
+        missing
+    }
+
+    fn gather_missing(&self, slot: &Slot, level: u32, first: u64, count: usize, missing: &mut Vec<Missing>) {
+        match slot {
+            Slot::Stored(page) if missing.len() < count => {
+                missing.push(Missing { level, block: first, page: *page });
+            }
+            Slot::Loaded(node) if level > 1 => {
+                let span = self.shape.span(level - 1);
+                for (at, child) in node.children().borrow().iter().enumerate() {
+                    self.gather_missing(child, level - 1, first + at as u64 * span, count, missing);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The page that last held the node at `level` over `block`; empty where none did.
+    ///
+    /// # Errors
+    /// The page to load and [`Self::install`] first.
+    pub fn page_at(&self, level: u32, block: u64) -> Result<Entry, Missing> {
+        if level > self.level || block >= self.shape.span(self.level) {
+            return Ok(Entry::EMPTY);
+        }
+        let mut at = self.level;
+        let mut slot = self.root.clone();
+        loop {
+            match slot {
+                Slot::Empty => return Ok(Entry::EMPTY),
+                Slot::Stored(page) if at == level => return Ok(page),
+                Slot::Stored(page) => return Err(Missing { level: at, block, page }),
+                Slot::Loaded(node) if at == level => return Ok(node.saved().unwrap_or(node.latest())),
+                Slot::Loaded(node) => {
+                    slot = node.children().borrow()[self.shape.index(at, block)].clone();
+                    at -= 1;
+                }
+            }
+        }
+    }
+
+    /// Gives the memory of the leaf of `block` back, if it is saved where it `may` be read back from and nobody has used
+    /// it since the last time this was asked. Says whether the leaf still takes memory.
+    pub fn unload_leaf(&mut self, block: u64, may: impl Fn(Entry) -> bool) -> bool {
         let mut level = self.level;
         if level == 0 {
-            return unload(&mut self.root);
+            return unload(&mut self.root, may);
         }
         let Slot::Loaded(mut node) = self.root.clone() else { return false };
         while level > 1 {
@@ -280,7 +341,7 @@ impl Tree {
             level -= 1;
         }
         let mut children = node.children().borrow_mut();
-        unload(&mut children[self.shape.index(1, block)])
+        unload(&mut children[self.shape.index(1, block)], may)
     }
 
     /// Replaces the root of a tree that is saved by its page, so that its nodes need not stay in memory.
@@ -311,9 +372,11 @@ fn load(missing: Missing, entries: Box<[Entry]>, counts: &mut impl Counts) -> No
 }
 
 /// See [`Tree::unload_leaf`].
-fn unload(slot: &mut Slot) -> bool {
+fn unload(slot: &mut Slot, may: impl Fn(Entry) -> bool) -> bool {
     let Slot::Loaded(leaf) = slot else { return false };
-    let Some(page) = leaf.saved().filter(|_| Rc::strong_count(leaf) == 1) else { return true };
+    let Some(page) = leaf.saved().filter(|page| Rc::strong_count(leaf) == 1 && may(*page)) else {
+        return true;
+    };
     if leaf.used.replace(false) {
         return true;
     }
