@@ -14,9 +14,11 @@
 
 pub mod chunks;
 pub mod ids;
+pub mod lane;
 pub mod log;
 pub mod map;
 pub mod segment;
 pub mod store;
 #[doc(hidden)]
 pub mod testing;
+mod wire;

@@ -1,0 +1,140 @@
+//! Verifying a lane end to end: every page and block that any version holds is read and held against its checksum, and
+//! the counts of the segment table against what was found.
+
+use ashlar_env::Env;
+use rustc_hash::FxHashMap;
+
+use crate::chunks::Chunks;
+use crate::ids::SegmentId;
+use crate::map::{Entry, Tree};
+
+use super::background::Want;
+use super::core::VolumeNumber;
+use super::walk::Met;
+use super::{Inner, Lane, LaneError};
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Blocks that were read, each once however many versions hold it.
+    pub blocks: u64,
+    /// Pages of maps that were read.
+    pub pages: u64,
+    /// What is damaged, for people.
+    pub damaged: Vec<String>,
+    /// Segments whose count of live granules is wrong: segment, count, what was found.
+    pub miscounted: Vec<(SegmentId, i64, i64)>,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty() && self.miscounted.is_empty()
+    }
+}
+
+/// A version, and the one before it: what both hold is verified with that.
+struct Version {
+    volume: VolumeNumber,
+    name: String,
+    tree: Tree,
+    before: Tree,
+}
+
+impl<E: Env, C: Chunks> Lane<E, C> {
+    /// Verifies everything. Nothing should be written meanwhile, or counts may seem wrong.
+    ///
+    /// # Errors
+    /// What a checkpoint or a store says; damage is in the report.
+    pub async fn check(&self) -> Result<CheckReport, LaneError> {
+        let inner = &*self.0;
+        // Counts are exact once changes are merged, and nothing is half let go of.
+        inner.turn(Want::Checkpoint).await?;
+        while inner.core().is_letting_go() {
+            inner.turn(Want::Checkpoint).await?;
+        }
+        let mut report = CheckReport::default();
+        let mut counts = FxHashMap::<SegmentId, i64>::default();
+        for version in inner.versions() {
+            inner.check_version(&version, &mut report, &mut counts).await;
+        }
+        let core = inner.core();
+        for (id, segment) in core.table.sorted() {
+            let (counted, found) = (segment.live.now(), counts.remove(&id).unwrap_or(0));
+            if counted != found {
+                report.miscounted.push((id, counted, found));
+            }
+        }
+        for (id, found) in counts {
+            report.damaged.push(format!("segment {} is not in the table and holds {found} granules", id.0));
+        }
+        report.damaged.sort();
+        Ok(report)
+    }
+}
+
+impl<E: Env, C: Chunks> Inner<E, C> {
+    /// All versions, each volume's in the order of their making.
+    fn versions(&self) -> Vec<Version> {
+        let core = self.core();
+        let mut last: FxHashMap<VolumeNumber, Tree> = FxHashMap::default();
+        for (number, volume) in &core.volumes {
+            let origin =
+                volume.origin.and_then(|(snapshot, of)| core.snapshots.get(&snapshot)?.volumes.get(&of));
+            if let Some(origin) = origin {
+                last.insert(*number, origin.tree.clone());
+            }
+        }
+        let mut versions = Vec::new();
+        let mut add = |volume: VolumeNumber, name: String, tree: &Tree| {
+            let nothing = || Tree::at_level(core.shape, 0, Entry::EMPTY);
+            let before = last.insert(volume, tree.clone()).unwrap_or_else(nothing);
+            versions.push(Version { volume, name, tree: tree.clone(), before });
+        };
+        for (number, snapshot) in &core.snapshots {
+            for (volume, held) in &snapshot.volumes {
+                add(*volume, format!("volume {volume} in snapshot {number}"), &held.tree);
+            }
+        }
+        for (number, volume) in &core.volumes {
+            add(*number, format!("volume {number}"), &volume.tree);
+        }
+        versions
+    }
+
+    async fn check_version(
+        &self,
+        version: &Version,
+        report: &mut CheckReport,
+        counts: &mut FxHashMap<SegmentId, i64>,
+    ) {
+        let mut blocks = Vec::new();
+        let Version { volume, name, tree, before } = version;
+        let mut count = |entry: Entry| {
+            *counts.entry(entry.address().segment).or_default() += i64::from(entry.granules());
+        };
+        let meet = |met| match met {
+            Met::Page(page) => {
+                report.pages += 1;
+                count(page);
+            }
+            Met::Block { block, this } if !this.is_empty() => {
+                blocks.push((block, this));
+                count(this);
+            }
+            Met::Block { .. } => {}
+        };
+        let walked = self.walk(*volume, tree, before, 0, meet).await;
+        if let Err(error) = walked {
+            report.damaged.push(format!("{name}: the map cannot be read to its end: {error}"));
+        }
+        for (block, entry) in blocks {
+            report.blocks += 1;
+            // A page is read like any other stored bytes.
+            if let Err(error) = self.page(entry).await {
+                report.damaged.push(format!("{name}, block {block}: {error}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Compaction: what is still live of some segments moves together into another, and their chunks become free.
+//!
+//! Nothing in any map changes: the segment table says where what was in a victim is now. Whether a block is live is asked
+//! of one version of its volume only. Between two snapshots a block's address is held by a run of versions without gaps,
+//! from the first after its birth on; so if the earliest version that could hold it does not, none does.
+//!
+//! A victim's chunks are deleted after the next checkpoint, which knows the new places.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use ashlar_codec::crc32c;
+use ashlar_env::Env;
+use ashlar_env::spawn::yield_now;
+
+use crate::chunks::Chunks;
+use crate::ids::{GRANULE_BYTES, SegmentId, SegmentKind};
+use crate::map::{Missing, Tree};
+
+use super::batch::{Item, ItemKind};
+use super::core::{Core, SnapshotNumber, VolumeNumber};
+use super::runs::Runs;
+use super::stream::Stream;
+use super::{Inner, LaneError};
+
+/// Segments with less than this part (of 256) to gain are left alone.
+const GAIN_MIN: i64 = 16;
+
+/// Versions that have been looked into, so that their pages are read once for a victim.
+type Versions = BTreeMap<(VolumeNumber, Option<SnapshotNumber>, usize), Tree>;
+
+impl<E: Env, C: Chunks> Inner<E, C> {
+    /// Moves what is live out of the segments where that gains most. Whether it moved any.
+    pub(super) async fn compact(&self) -> Result<bool, LaneError> {
+        let mut moved = false;
+        let mut out = None;
+        for victim in self.victims() {
+            if self.core().is_letting_go() {
+                break;
+            }
+            moved |= self.move_out(victim, &mut out).await?;
+        }
+        if let Some(out) = out {
+            self.seal_stream(out).await?;
+        }
+        Ok(moved)
+    }
+
+    /// The segments to compact, best first.
+    fn victims(&self) -> Vec<SegmentId> {
+        let core = self.core();
+        let position = self.log().position().segment;
+        let pages = self.pages.borrow().as_ref().map(Stream::segment);
+        let now = i64::from(self.segments.next_number());
+        let capacity = i64::from(self.segments.segment_bytes()) / GRANULE_BYTES as i64;
+        let mut scored: Vec<(i64, SegmentId)> = Vec::new();
+        for (id, segment) in core.table.sorted() {
+            let replayed = segment.kind == SegmentKind::Log && id >= position;
+            if segment.sealed.is_none() || !core.table.is_here(id) || replayed || pages == Some(id) {
+                continue;
+            }
+            let live = core.table.live_in(id).clamp(0, capacity);
+            let gain = capacity - live;
+            if gain * 256 < capacity * GAIN_MIN {
+                continue;
+            }
+            // Cost-benefit (Rosenblum and Ousterhout, SOSP'91): space gained times age over what moving costs.
+            let age = (now - i64::from(id.0)).max(1);
+            scored.push((gain * age * 1024 / (capacity + live), id));
+        }
+        scored.sort_unstable_by_key(|(score, id)| (std::cmp::Reverse(*score), *id));
+        scored.into_iter().take(self.config.victims_max).map(|(_, id)| id).collect()
+    }
+
+    /// Moves what is live out of `victim`. `false` where it would not fit into one segment.
+    async fn move_out(&self, victim: SegmentId, out: &mut Option<Stream<C>>) -> Result<bool, LaneError> {
+        let bytes = self.segment_bytes(victim).await?;
+        let items = self.items(victim, &bytes)?;
+        let live = self.live_items(&items).await?;
+        let granules: u32 = live.iter().map(|item| u32::from(item.granules)).sum();
+        let fits = |out: &Stream<C>| out.has_room(granules, live.len(), self.config.batch_bytes);
+        if !live.is_empty() {
+            match out {
+                Some(stream) if fits(stream) => {}
+                Some(stream) => self.roll_stream(stream).await?,
+                None => *out = Some(self.stream(SegmentKind::Moved).await?),
+            }
+            if !out.as_ref().is_some_and(fits) {
+                return Ok(false);
+            }
+        }
+        let mut runs: BTreeMap<SegmentId, Runs> = BTreeMap::new();
+        for item in &live {
+            let start = item.position as usize * GRANULE_BYTES;
+            let stored = &bytes[start..start + usize::from(item.granules) * GRANULE_BYTES];
+            if crc32c(stored) != item.crc {
+                return Err(LaneError::Damaged(format!(
+                    "segment {} at byte {start}, block {} of volume {}: wrong checksum",
+                    victim.0, item.block, item.volume
+                )));
+            }
+            let stream = out.as_mut().expect("made above");
+            let to = self.push(stream, *item, stored).await?;
+            runs.entry(item.address.segment).or_default().push(
+                item.address.position,
+                to.position,
+                u32::from(item.granules),
+            );
+        }
+        let host = match out {
+            Some(stream) if !live.is_empty() => {
+                self.finish_stream(stream).await?;
+                Some(stream.segment())
+            }
+            _ => None,
+        };
+        self.core().moved_out(victim, host, runs);
+        if self.config.planted.delete_early {
+            self.core().dead.retain(|segment| *segment != victim);
+            self.segments.delete(victim, self.epoch).await?;
+        }
+        yield_now().await;
+        Ok(true)
+    }
+
+    /// Those of `items` that some version still holds.
+    async fn live_items(&self, items: &[Item]) -> Result<Vec<Item>, LaneError> {
+        let mut live = Vec::new();
+        let mut versions = Versions::new();
+        for item in items {
+            if self.is_live(item, &mut versions).await? {
+                live.push(*item);
+            }
+        }
+        Ok(live)
+    }
+
+    async fn is_live(&self, item: &Item, versions: &mut Versions) -> Result<bool, LaneError> {
+        let candidates =
+            self.core().candidates(item.volume, item.birth, self.config.planted.forget_snapshots);
+        for candidate in candidates {
+            match candidate {
+                Candidate::Head => loop {
+                    let found = {
+                        let core = self.core();
+                        let Some(volume) = core.volumes.get(&item.volume) else { break };
+                        look(&volume.tree, item)
+                    };
+                    match found {
+                        Ok(true) => return Ok(true),
+                        Ok(false) => break,
+                        Err(missing) => self.load(item.volume, missing).await?,
+                    }
+                },
+                Candidate::Version(key, tree) => {
+                    let mut tree = versions.remove(&key).unwrap_or(tree);
+                    let found = loop {
+                        match look(&tree, item) {
+                            Ok(found) => break found,
+                            Err(missing) => self.load_version(item.volume, &mut tree, missing).await?,
+                        }
+                    };
+                    versions.insert(key, tree);
+                    if found {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A version that could hold an item.
+pub(super) enum Candidate {
+    /// The volume as it is.
+    Head,
+    /// A snapshot's or a leaving version, with a key to know it by.
+    Version((VolumeNumber, Option<SnapshotNumber>, usize), Tree),
+}
+
+/// Whether `tree` holds `item` at its address.
+fn look(tree: &Tree, item: &Item) -> Result<bool, Missing> {
+    let found = match item.kind {
+        ItemKind::Block => {
+            if item.block >= tree.shape().span(tree.level()) {
+                return Ok(false);
+            }
+            tree.find(item.block)?
+        }
+        ItemKind::Page(level) => tree.page_at(u32::from(level), item.block)?,
+    };
+    Ok(!found.is_empty() && found.address() == item.address)
+}
+
+impl Core {
+    /// The versions that could hold what was written to `volume` at `birth`: if none of these does, no version does.
+    pub(super) fn candidates(&self, volume: VolumeNumber, birth: u32, forget: bool) -> Vec<Candidate> {
+        let mut holding =
+            self.snapshots.range(birth..).filter(|(_, snapshot)| snapshot.volumes.contains_key(&volume));
+        if let Some((number, snapshot)) = holding.next().filter(|_| !forget) {
+            let tree = snapshot.volumes[&volume].tree.clone();
+            return vec![Candidate::Version((volume, Some(*number), 0), tree)];
+        }
+        let leaving = self.leaving.iter().enumerate().filter(|(_, version)| version.volume == volume);
+        let leaving =
+            leaving.map(|(at, version)| Candidate::Version((volume, None, at), version.tree.clone()));
+        leaving.chain([Candidate::Head]).collect()
+    }
+
+    /// All that is live of `victim` is in `host` now, by `runs` for each segment whose contents it held.
+    fn moved_out(&mut self, victim: SegmentId, host: Option<SegmentId>, mut runs: BTreeMap<SegmentId, Runs>) {
+        let mut guests = self.table.guests(victim).to_vec();
+        guests.push(victim);
+        for guest in guests {
+            let runs = Rc::new(runs.remove(&guest).unwrap_or_default());
+            // What moved nowhere is live no more; its place tells nothing.
+            self.table.move_to(guest, host.unwrap_or(victim), runs);
+        }
+        debug_assert!(runs.is_empty(), "all that moved was in the victim");
+        self.dead.push(victim);
+    }
+}

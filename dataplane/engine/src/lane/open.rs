@@ -1,0 +1,435 @@
+//! Making a lane, and finding it again after a crash.
+//!
+//! 1. The newest whole checkpoint is found among the lane's checkpoint segments.
+//! 2. Its segment table is taken over, and where compaction put things is read from the segments that it wrote.
+//! 3. The log is recovered from the checkpoint's position: older writers are fenced, its end is settled, and what it
+//!    says is applied as it was the first time.
+//! 4. Chunks that neither the table nor the log knows are deleted: a checkpoint or a compaction that was not finished
+//!    left them.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use ashlar_env::Env;
+use ashlar_env::buf::MAX_BYTES;
+use smallvec::SmallVec;
+
+use crate::chunks::{Chunk, Chunks, Seal, StoreError};
+use crate::ids::{Epoch, LaneId, SegmentId, SegmentKind};
+use crate::log::recover::{Event, RecoverError, recover};
+use crate::log::{Applied, AppliedOp, BlockSum, LocalCoordinator, Log, Place as LogPlace};
+use crate::map::Shape;
+use crate::segment::{Segments, ShardSet};
+
+use super::batch::{self, HEADER_BYTES, ITEM_BYTES, Item};
+use super::checkpoint::Place;
+use super::control::Control;
+use super::core::{Core, Leaving, Volume, snapshot_of, tree_of};
+use super::counter::Counter;
+use super::runs::Runs;
+use super::state::{SegmentState, State};
+use super::table::{Place as DataPlace, Segment};
+use super::{Inner, Lane, LaneConfig, LaneError};
+
+/// What a recovery found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The checkpoint's sequence number.
+    pub checkpoint: u64,
+    /// Operations that were replayed.
+    pub replayed: u64,
+    /// Chunks that nothing refers to, deleted.
+    pub orphans: u64,
+}
+
+/// An event of the log that outlives the log's buffers.
+enum Owned {
+    Opened(SegmentId),
+    Data { volume: u32, first: u64, sums: SmallVec<[BlockSum; 1]>, place: LogPlace },
+    Clear { volume: u32, first: u64, count: u32 },
+    Control(Control),
+    Sealed(SegmentId, u32),
+}
+
+impl Owned {
+    fn of(event: Event<'_>) -> Option<Self> {
+        Some(match event {
+            Event::Opened(segment) => Self::Opened(segment),
+            Event::Sealed(segment, length) => Self::Sealed(segment, length),
+            Event::Applied(AppliedOp { op, .. }) => match op {
+                Applied::Data { volume, first, sums, place } => {
+                    Self::Data { volume, first, sums: sums.into(), place }
+                }
+                Applied::Zero { volume, first, count } | Applied::Unmap { volume, first, count } => {
+                    Self::Clear { volume, first, count }
+                }
+                Applied::Control(bytes) => Self::Control(Control::decode(bytes)?),
+            },
+        })
+    }
+}
+
+impl From<RecoverError> for LaneError {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Full => Self::Full,
+            RecoverError::Store(failed) => failed.into(),
+            error => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl<E: Env, C: Chunks> Lane<E, C> {
+    /// Makes a lane without volumes, with a replica on each of `stores`.
+    ///
+    /// # Errors
+    /// What the stores say. What was begun is deleted by [`Self::discard`].
+    pub async fn create(env: E, stores: Vec<C>, id: LaneId, config: LaneConfig) -> Result<Self, LaneError> {
+        let segments = Segments::new(id, stores);
+        let epoch = Epoch(1);
+        for store in segments.stores() {
+            store.fence(id.group, epoch).await?;
+        }
+        let inner = Inner::new(env.clone(), epoch, config, segments.clone(), Core::new(config.shape));
+        *inner.checkpoints.borrow_mut() = Some(Place { writer: None, old: Vec::new(), sequence: 0 });
+        let coordinator = Rc::new(LocalCoordinator::default());
+        let log =
+            Log::create(env, segments, coordinator, epoch, config.log, Rc::clone(&inner.shared)).await?;
+        assert!(inner.log.set(log).is_ok(), "set once");
+        inner.checkpoint().await?;
+        Ok(Self::start(inner))
+    }
+
+    /// Opens a lane that is on `stores`.
+    ///
+    /// # Errors
+    /// [`LaneError::Damaged`] where it has no whole checkpoint, or where the log or a page cannot be read; what the
+    /// stores say. Nothing that a checkpoint or the log holds is changed then.
+    pub async fn open(
+        env: E,
+        stores: Vec<C>,
+        id: LaneId,
+        config: LaneConfig,
+    ) -> Result<(Self, Recovery), LaneError> {
+        let segments = Segments::new(id, stores);
+        let (state, checkpoints) = newest(&segments).await?;
+        let shape = Shape::new(u32::from(state.fanout_bits))
+            .ok_or_else(|| LaneError::Damaged("the checkpoint has an impossible shape of maps".into()))?;
+        let config = LaneConfig { shape, ..config };
+        let newest = segments.list().iter().map(|(_, stat)| stat.epoch).max().unwrap_or(state.epoch);
+        let epoch = Epoch(newest.max(state.epoch).0 + 1);
+        let core = core_of(&state, shape);
+        let inner = Inner::new(env.clone(), epoch, config, segments.clone(), core);
+        let place = Place { writer: None, old: checkpoints, sequence: state.sequence };
+        *inner.checkpoints.borrow_mut() = Some(place);
+        inner.take_over(&state).await?;
+        inner.begin_departures(&state);
+        inner.load_all().await?;
+
+        let coordinator = Rc::new(LocalCoordinator::default());
+        let mut events = Vec::new();
+        let each = |event: Event<'_>| events.extend(Owned::of(event));
+        let from = state.position;
+        let recovered = recover(&env, &segments, &*coordinator, epoch, from, &config.log, each).await?;
+        let mut recovery = Recovery { checkpoint: state.sequence, ..Recovery::default() };
+        for event in events {
+            recovery.replayed += 1;
+            inner.replay(event).await?;
+        }
+        recovery.orphans = inner.delete_orphans(recovered.position.segment).await?;
+        let shared = Rc::clone(&inner.shared);
+        let log = Log::resume(env, segments, coordinator, epoch, config.log, shared, recovered);
+        assert!(inner.log.set(log).is_ok(), "set once");
+        Ok((Self::start(inner), recovery))
+    }
+
+    fn start(inner: Rc<Inner<E, C>>) -> Self {
+        inner.env.spawn(Rc::clone(&inner).run());
+        Self(inner)
+    }
+
+    /// Deletes all chunks of a lane that is not open.
+    ///
+    /// # Errors
+    /// What the stores say; what is left is found by the next call.
+    pub async fn discard(stores: Vec<C>, id: LaneId) -> Result<(), LaneError> {
+        for store in &stores {
+            let chunks = store.list(Some(id.group)).into_iter().filter(|stat| stat.id.lane == id);
+            for stat in chunks {
+                let epoch = Epoch(stat.epoch.0.max(1));
+                let fenced = store.delete(stat.id, epoch).await;
+                if let Err(StoreError::Fenced { fence }) = fenced {
+                    store.delete(stat.id, Epoch(fence)).await?;
+                } else {
+                    fenced?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a last checkpoint, so that the next start replays nothing, and ends the lane's tasks.
+    ///
+    /// # Errors
+    /// What the checkpoint says; nothing acknowledged is lost.
+    pub async fn close(&self) -> Result<(), LaneError> {
+        let saved = self.0.turn(super::background::Want::Checkpoint).await;
+        self.0.closed.set(true);
+        self.0.work.notify();
+        self.0.worked.notify();
+        saved
+    }
+}
+
+/// The state in memory as a checkpoint knew it.
+fn core_of(state: &State, shape: Shape) -> Core {
+    let mut core = Core::new(shape);
+    core.birth = state.birth;
+    core.next_snapshot = state.birth;
+    core.next_volume = state.next_volume;
+    core.compression = state.compression;
+    core.generation = 1;
+    for volume in &state.volumes {
+        let tree = tree_of(shape, volume.root);
+        let (id, size_bytes, origin) = (volume.id, volume.size_bytes, volume.origin);
+        core.volumes.insert(volume.number, Volume { id, size_bytes, tree, origin, space: volume.into() });
+    }
+    for snapshot in &state.snapshots {
+        core.snapshots.insert(snapshot.number, snapshot_of(shape, snapshot));
+    }
+    for version in &state.leaving {
+        let (volume, floor, tree) = (version.volume, version.floor, tree_of(shape, version.root));
+        core.leaving.push(Leaving { volume, floor, tree, saved: true });
+    }
+    core
+}
+
+/// The newest whole checkpoint, and all segments that hold checkpoints.
+async fn newest<C: Chunks>(segments: &Segments<C>) -> Result<(State, Vec<SegmentId>), LaneError> {
+    let mut found: Option<State> = None;
+    let mut places = BTreeSet::new();
+    for (shard, stat) in segments.list() {
+        if stat.id.kind != SegmentKind::Checkpoint {
+            continue;
+        }
+        places.insert(stat.id.segment);
+        let Some(chunk) = segments.store(shard).open(stat.id) else { continue };
+        let state = last_in(segments, &chunk).await;
+        if let Some(state) = state.filter(|state| state.lane == segments.lane())
+            && found.as_ref().is_none_or(|found| found.sequence < state.sequence)
+        {
+            found = Some(state);
+        }
+    }
+    for &place in &places {
+        segments.open(place, SegmentKind::Checkpoint, segments.all());
+    }
+    let none = || LaneError::Damaged("there is no whole checkpoint of the group on this node".into());
+    Ok((found.ok_or_else(none)?, places.into_iter().collect()))
+}
+
+/// The last whole checkpoint of a segment.
+async fn last_in<C: Chunks>(segments: &Segments<C>, chunk: &C::Chunk) -> Option<State> {
+    let (align, limit) = (segments.align_bytes() as usize, segments.segment_bytes() as usize);
+    let mut last = None;
+    let mut at = 0;
+    while at + align <= limit {
+        let Some(len) = read(chunk, at, align).await.and_then(|bytes| State::length(&bytes)) else { break };
+        let padded = len.next_multiple_of(align);
+        if at + padded > limit {
+            break;
+        }
+        let state = read(chunk, at, padded).await.and_then(|bytes| State::decode(&bytes));
+        let Some(state) = state else { break };
+        last = Some(state);
+        at += padded;
+    }
+    last
+}
+
+/// Bytes of a chunk, if they can be read.
+async fn read<K: Chunk>(chunk: &K, at: usize, len: usize) -> Option<Vec<u8>> {
+    let pool = ashlar_env::BufPool::on_heap(ashlar_env::buf::PoolPlan { limits: [1; 5] });
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let piece = pool.alloc((len - bytes.len()).min(MAX_BYTES)).await;
+        bytes.extend_from_slice(&chunk.read((at + bytes.len()) as u32, piece).await.ok()?);
+    }
+    Some(bytes)
+}
+
+impl<E: Env, C: Chunks> Inner<E, C> {
+    /// Takes the segments over that the checkpoint knew.
+    async fn take_over(&self, state: &State) -> Result<(), LaneError> {
+        self.segments.skip_to(state.next_segment.saturating_sub(1));
+        let mut hosts = BTreeSet::new();
+        for &SegmentState { id, kind, host, sealed, birth, live } in &state.segments {
+            let replicas = if host.is_none() { self.segments.open(id, kind, self.segments.all()) } else { 0 };
+            if host.is_none() && replicas == 0 {
+                // What was live in it cannot be read; the rest of the group can.
+                self.segments.leave(id, ShardSet::first(crate::segment::SHARDS_MAX));
+            }
+            hosts.extend(host);
+            let place = match host {
+                Some(host) => DataPlace::Hosted { host, runs: Rc::default() },
+                None => DataPlace::Here,
+            };
+            self.core().table.restore(id, Segment { kind, sealed, birth, live: Counter::of(live), place });
+        }
+        for host in hosts {
+            self.read_moves(host).await?;
+        }
+        let open = |segment: &&SegmentState| {
+            let batches = matches!(segment.kind, SegmentKind::Map | SegmentKind::Moved);
+            batches && segment.sealed.is_none() && segment.host.is_none()
+        };
+        for segment in state.segments.iter().filter(open) {
+            self.seal_batches(segment.id, segment.kind).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads from the batches of `host` where what it holds for others is.
+    async fn read_moves(&self, host: SegmentId) -> Result<(), LaneError> {
+        let mut moves = std::collections::BTreeMap::<SegmentId, Runs>::new();
+        self.each_batch(host, |items| {
+            for item in items {
+                let runs = moves.entry(item.address.segment).or_default();
+                runs.push(item.address.position, item.position, u32::from(item.granules));
+            }
+        })
+        .await?;
+        let mut core = self.core();
+        for (guest, runs) in moves {
+            let is_guest = core.table.guests(host).contains(&guest);
+            if is_guest {
+                core.table.move_to(guest, host, Rc::new(runs));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes through the batches of a segment; gives where they end.
+    pub(super) async fn each_batch(
+        &self,
+        segment: SegmentId,
+        mut each: impl FnMut(Vec<Item>),
+    ) -> Result<u32, LaneError> {
+        let align = self.segments.align_bytes() as usize;
+        let limit = self.length_max(segment) as usize;
+        let mut at = 0;
+        while at + align <= limit {
+            let first = self.segments.read(segment, at as u32, self.scratch.alloc(align).await).await?;
+            let header = batch::peek(&first).filter(|header| {
+                let own = header.lane == self.id && header.segment == segment;
+                own && at + header.bytes() <= limit
+            });
+            let Some(header) = header else { break };
+            let start = at + header.items_at();
+            let (from, to) = self.cover(start, start + header.items as usize * ITEM_BYTES);
+            let read = self.segments.read(segment, from as u32, self.scratch.alloc(to - from).await).await?;
+            let Some(items) = batch::decode(&first[..HEADER_BYTES], &read[start - from..]) else { break };
+            each(items);
+            at += header.bytes().next_multiple_of(align);
+        }
+        Ok(at as u32)
+    }
+
+    /// How long a segment can be: what its first replica was sealed at, if it was.
+    fn length_max(&self, segment: SegmentId) -> u32 {
+        let kind = self.core().table.get(segment).map(|segment| segment.kind);
+        let shard = self.segments.shards(segment).iter().next();
+        let stat = kind.zip(shard).and_then(|(kind, shard)| {
+            self.segments.store(shard).stat(self.segments.chunk_id(segment, kind, shard))
+        });
+        let sealed = stat.and_then(|stat| stat.sealed).map(|seal| seal.length);
+        sealed.unwrap_or_else(|| self.segments.segment_bytes())
+    }
+
+    /// Seals a segment of batches where it ends: its writer is gone.
+    async fn seal_batches(&self, segment: SegmentId, kind: SegmentKind) -> Result<(), LaneError> {
+        if self.segments.shards(segment) == ShardSet::EMPTY {
+            return Ok(());
+        }
+        let length = self.each_batch(segment, |_| {}).await?;
+        for shard in self.segments.shards(segment).iter() {
+            let store = self.segments.store(shard);
+            // Its own fence comes first: an older writer must not go on after the seal.
+            store.fence(self.id.group, self.epoch).await?;
+            if let Some(chunk) = store.open(self.segments.chunk_id(segment, kind, shard)) {
+                chunk.seal(self.epoch, Seal { length, next: None }).await?;
+            }
+        }
+        if let Some(segment) = self.core().table.get_mut(segment) {
+            segment.sealed = Some(length);
+        }
+        Ok(())
+    }
+
+    /// Snapshots that were being deleted are again.
+    fn begin_departures(&self, state: &State) {
+        let mut core = self.core();
+        for snapshot in state.snapshots.iter().filter(|snapshot| snapshot.leaving) {
+            core.depart(snapshot.number);
+        }
+    }
+
+    async fn load_all(&self) -> Result<(), LaneError> {
+        let volumes: Vec<_> = self.core().volumes.keys().copied().collect();
+        for volume in volumes {
+            self.load_inner(volume).await?;
+        }
+        Ok(())
+    }
+
+    async fn replay(&self, event: Owned) -> Result<(), LaneError> {
+        let damaged = |_| LaneError::Damaged("a page of a map is not where the log needs it".into());
+        match event {
+            Owned::Opened(segment) => {
+                let mut core = self.core();
+                let birth = core.birth;
+                if core.table.get(segment).is_none() {
+                    core.table.add(segment, SegmentKind::Log, birth);
+                }
+            }
+            Owned::Sealed(segment, length) => {
+                if let Some(segment) = self.core().table.get_mut(segment) {
+                    segment.sealed = Some(length);
+                }
+            }
+            Owned::Data { volume, first, sums, place } => {
+                let op = Applied::Data { volume, first, sums: &sums, place };
+                self.shared.apply(&AppliedOp { sequence: 0, op }).map_err(damaged)?;
+            }
+            Owned::Clear { volume, first, count } => {
+                let op = Applied::Unmap { volume, first, count };
+                self.shared.apply(&AppliedOp { sequence: 0, op }).map_err(damaged)?;
+            }
+            Owned::Control(control) => {
+                self.core().control(control);
+                if matches!(control, Control::Clone { .. } | Control::Restore { .. }) {
+                    self.load_all().await?;
+                }
+                if let Control::Snapshot { number } = control {
+                    self.core().next_snapshot = number + 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes chunks that nothing knows of. How many.
+    async fn delete_orphans(&self, new: SegmentId) -> Result<u64, LaneError> {
+        let orphans: Vec<_> = {
+            let core = self.core();
+            let is_orphan = |id: &crate::ids::ChunkId| {
+                id.kind != SegmentKind::Checkpoint && id.segment != new && !core.table.is_here(id.segment)
+            };
+            self.segments.list().into_iter().filter(|(_, stat)| is_orphan(&stat.id)).collect()
+        };
+        for (shard, stat) in &orphans {
+            self.segments.store(*shard).delete(stat.id, self.epoch).await?;
+        }
+        Ok(orphans.len() as u64)
+    }
+}

@@ -1,0 +1,157 @@
+//! The rules of volumes and snapshots, without faults.
+
+use std::future::Future;
+
+use ashlar_engine::lane::LaneError;
+use ashlar_env::disk::{Disk, Durability};
+use ashlar_env::units::{ByteRange, VolumeId};
+use ashlar_env::{Buf, BufPool, buf::PoolPlan};
+use ashlar_sim::{DiskGeometry, Profile, Sim};
+
+use super::world::{SimLane, World, tiny};
+
+fn id(number: u128) -> VolumeId {
+    VolumeId(uuid::Uuid::from_u128(number))
+}
+
+fn run<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
+    let sim = Sim::new(7, Profile::calm());
+    let control = sim.control();
+    let mut world = World::new(&control, tiny(7), DiskGeometry::of_bytes(8 << 20));
+    world.slot_bytes = 128 << 10;
+    let node = world.node;
+    control.goal_on(node, 0, |_| body(world));
+    sim.run().unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn pool() -> BufPool {
+    BufPool::on_heap(PoolPlan::for_bytes(4 << 20))
+}
+
+fn filled(len: usize, with: u8) -> Buf {
+    let mut buf = pool().try_alloc(len).unwrap();
+    for (at, byte) in buf.iter_mut().enumerate() {
+        *byte = with ^ (at / 512) as u8;
+    }
+    buf.freeze()
+}
+
+async fn write(lane: &SimLane, volume: u32, start: u64, len: usize, with: u8) {
+    lane.disk(volume, 512).write(start, filled(len, with), Durability::Fua).await.unwrap();
+}
+
+async fn read(lane: &SimLane, volume: u32, start: u64, len: usize) -> Vec<u8> {
+    let buf = pool().try_alloc(len).unwrap();
+    lane.disk(volume, 512).read(start, buf).await.unwrap().to_vec()
+}
+
+#[test]
+fn what_is_written_is_read_across_blocks_and_leaves() {
+    run(|world| async move {
+        let lane = world.create(&world.format().await).await;
+        let volume = lane.create_volume(id(1), 1 << 20).await.unwrap();
+        assert!(read(&lane, volume, 0, 64 << 10).await.iter().all(|byte| *byte == 0));
+        write(&lane, volume, 512, 7 * 512, 1).await;
+        write(&lane, volume, 3 * 4096 + 1024, 40 << 10, 2).await;
+        assert_eq!(read(&lane, volume, 512, 7 * 512).await, &filled(7 * 512, 1)[..]);
+        assert_eq!(read(&lane, volume, 3 * 4096 + 1024, 40 << 10).await, &filled(40 << 10, 2)[..]);
+        assert!(read(&lane, volume, 0, 512).await.iter().all(|byte| *byte == 0));
+        assert!(
+            lane.disk(volume, 512).write((1 << 20) - 512, filled(1024, 1), Durability::Fua).await.is_err()
+        );
+    });
+}
+
+#[test]
+fn snapshots_clones_and_restore() {
+    run(|world| async move {
+        let lane = world.create(&world.format().await).await;
+        let volume = lane.create_volume(id(1), 1 << 20).await.unwrap();
+        write(&lane, volume, 0, 64 << 10, 1).await;
+        let first = lane.snapshot().await.unwrap();
+        write(&lane, volume, 0, 8 << 10, 2).await;
+        lane.disk(volume, 512).discard(ByteRange { start: 32 << 10, len: 4096 }).await.unwrap();
+        let second = lane.snapshot().await.unwrap();
+        assert_eq!(lane.diff(volume, first, Some(second)).await.unwrap(), vec![(0, 2), (8, 1)]);
+        assert_eq!(lane.diff(volume, second, None).await.unwrap(), vec![]);
+
+        let clone = lane.clone_volume(id(2), first, volume).await.unwrap();
+        assert_eq!(read(&lane, clone, 0, 64 << 10).await, &filled(64 << 10, 1)[..]);
+        write(&lane, clone, 4096, 4096, 3).await;
+        assert_eq!(read(&lane, volume, 4096, 4096).await, &filled(8192, 2)[4096..]);
+        assert!(matches!(lane.delete_snapshot(first).await, Err(LaneError::InUse(_))));
+        assert!(matches!(lane.restore(first).await, Err(LaneError::InUse(_))));
+
+        write(&lane, volume, 0, 64 << 10, 4).await;
+        lane.restore(second).await.unwrap();
+        assert_eq!(read(&lane, volume, 0, 8 << 10).await, &filled(8 << 10, 2)[..]);
+        assert!(read(&lane, volume, 32 << 10, 4096).await.iter().all(|byte| *byte == 0));
+        assert!(lane.check().await.unwrap().is_sound());
+
+        lane.delete_volume(clone).await.unwrap();
+        lane.delete_snapshot(first).await.unwrap();
+        lane.delete_snapshot(second).await.unwrap();
+        let report = lane.check().await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        assert_eq!(report.blocks, 15);
+        assert!(matches!(lane.delete_snapshot(second).await, Err(LaneError::NoSnapshot)));
+    });
+}
+
+#[test]
+fn space_comes_back() {
+    run(|world| async move {
+        let lane = world.create(&world.format().await).await;
+        let volume = lane.create_volume(id(1), 4 << 20).await.unwrap();
+        for round in 0..12u8 {
+            for start in (0..2u64 << 20).step_by(64 << 10) {
+                write(&lane, volume, start, 64 << 10, round).await;
+            }
+        }
+        let full = lane.check().await.unwrap();
+        assert!(full.is_sound() && full.blocks == 512, "{full:?}");
+        lane.disk(volume, 512).discard(ByteRange { start: 0, len: 4 << 20 }).await.unwrap();
+        let empty = lane.check().await.unwrap();
+        assert!(empty.is_sound() && empty.blocks == 0, "{empty:?}");
+        let report = lane.report();
+        assert_eq!((report.volumes[0].mapped_bytes, report.volumes[0].stored_bytes), (0, 0));
+        assert!(report.live_bytes < 8192 && report.physical_bytes < 1 << 20, "{report:?}");
+    });
+}
+
+#[test]
+fn volumes_grow_and_shrink() {
+    run(|world| async move {
+        let lane = world.create(&world.format().await).await;
+        let volume = lane.create_volume(id(1), 64 << 10).await.unwrap();
+        write(&lane, volume, 0, 64 << 10, 1).await;
+        lane.resize_volume(volume, 2 << 20).await.unwrap();
+        write(&lane, volume, 1 << 20, 4096, 2).await;
+        assert_eq!(read(&lane, volume, 0, 64 << 10).await, &filled(64 << 10, 1)[..]);
+        lane.resize_volume(volume, 4096 + 512).await.unwrap();
+        lane.resize_volume(volume, 64 << 10).await.unwrap();
+        let bytes = read(&lane, volume, 0, 64 << 10).await;
+        assert_eq!(bytes[..4608], filled(64 << 10, 1)[..4608]);
+        assert!(bytes[4608..].iter().all(|byte| *byte == 0));
+        assert!(lane.check().await.unwrap().is_sound());
+    });
+}
+
+#[test]
+fn compressed_blocks_are_read_like_others_and_take_less() {
+    run(|world| async move {
+        let lane = world.create(&world.format().await).await;
+        let volume = lane.create_volume(id(1), 1 << 20).await.unwrap();
+        lane.set_compression(true).await.unwrap();
+        write(&lane, volume, 0, 64 << 10, 1).await;
+        write(&lane, volume, 4096 + 512, 1024, 9).await;
+        let mut expected = filled(64 << 10, 1).to_vec();
+        expected[4608..5632].copy_from_slice(&filled(1024, 9));
+        assert_eq!(read(&lane, volume, 0, 64 << 10).await, expected);
+        let report = lane.check().await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        let space = lane.report().volumes[0];
+        assert_eq!(space.mapped_bytes, 64 << 10);
+        assert!(space.stored_bytes < 16 << 10, "{space:?}");
+    });
+}
