@@ -2,10 +2,14 @@
 
 mod config;
 mod connect_help;
+mod device;
 mod failure;
+mod group;
 mod host;
+mod operation;
 mod output;
 mod shell;
+mod snapshot;
 mod status;
 mod target;
 mod volume;
@@ -77,6 +81,18 @@ enum Command {
     /// Virtual disks
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Volumes that are cut together, and how they are stored
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Cuts of groups: all their volumes as they were at one moment
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Disks of the node, for log-structured volumes
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Long work with progress
+    #[command(subcommand)]
+    Operation(operation::OperationCommand),
     /// What hosts connect to
     #[command(subcommand)]
     Target(target::TargetCommand),
@@ -127,6 +143,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Status => return status::run(&global),
         Command::Volume(command) => volume::run(command, &global),
+        Command::Group(command) => group::run(command, &global),
+        Command::Snapshot(command) => snapshot::run(command, &global),
+        Command::Device(command) => device::run(command, &global),
+        Command::Operation(command) => operation::run(command, &global),
         Command::Target(command) => target::run(command, &global),
         Command::Host(command) => host::run(command, &global),
         Command::Config(command) => config::run(command, &global),

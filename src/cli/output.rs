@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ashlar_cluster::api::SpaceView;
+use ashlar_config::Bytes;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -110,6 +112,25 @@ fn printable(text: String) -> String {
 /// `-` for what is empty, so that columns stay countable.
 pub(crate) fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
+}
+
+/// A size for people, or `-` where it is not known.
+pub(crate) fn bytes_or_dash(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| Bytes::new(bytes).rounded())
+}
+
+/// Space for people; nothing where nothing is known.
+pub(crate) fn space_rows(space: &SpaceView) -> Vec<(&'static str, String)> {
+    if *space == SpaceView::default() {
+        return Vec::new();
+    }
+    vec![
+        ("Logical", bytes_or_dash(space.logical_bytes)),
+        ("Stored", bytes_or_dash(space.stored_bytes)),
+        ("Shared", bytes_or_dash(space.shared_bytes)),
+        ("Compressed", bytes_or_dash(space.compressed_bytes)),
+        ("Physical", bytes_or_dash(space.physical_bytes)),
+    ]
 }
 
 /// `1 volume`, `2 volumes`.

@@ -30,6 +30,7 @@ fn table(status: &StatusView) -> String {
         ("Version", format!("{}, {}", node.version, count(node.reactors.into(), "reactor"))),
         ("NVMe/TCP", or_dash(listen.join(", "))),
         ("Volumes", format!("{}, {provisioned} provisioned", counts.volumes)),
+        ("Devices", devices(status)),
         ("Targets", counts.targets.to_string()),
         (
             "Hosts",
@@ -42,4 +43,15 @@ fn table(status: &StatusView) -> String {
         ),
         ("Attention", attention),
     ])
+}
+
+/// How many disks there are, and how full they are as far as is known.
+fn devices(status: &StatusView) -> String {
+    let (number, capacity) = (status.counts.devices, &status.capacity);
+    let size = Bytes::new(capacity.device_bytes).rounded();
+    match capacity.used_bytes {
+        _ if number == 0 => "none".to_owned(),
+        Some(used) => format!("{number}, {} of {size} used", Bytes::new(used).rounded()),
+        None => format!("{number}, {size}"),
+    }
 }

@@ -2,19 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
-use ashlar_cluster::api::{Backing, CreateVolumeRequest, UpdateVolumeRequest, VolumeList, VolumeView};
+use ashlar_cluster::api::{
+    Backing, Compression, CreateVolumeRequest, UpdateVolumeRequest, VolumeList, VolumeView,
+};
 use ashlar_config::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::failure::{Exit, Failure};
-use super::output::{age_since, fields, or_dash};
-use super::{Global, output};
+use super::output::{age_since, bytes_or_dash, fields, or_dash, space_rows};
+use super::{Global, group, output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
     /// Create a volume
-    #[command(override_usage = "ashlar volume create [OPTIONS] <NAME> <--image <PATH>|--memory|--null>")]
+    ///
+    /// It is kept on the node's devices, with snapshots, clones and space that comes back, unless --image, --memory or
+    /// --null says otherwise.
+    #[command(override_usage = "ashlar volume create [OPTIONS] <NAME> <--size <SIZE>|--image <PATH>>")]
     Create(Create),
+    /// Make a volume from what a snapshot holds; it shares what neither has written since
+    Clone {
+        /// What is cloned: GROUP@SNAPSHOT/VOLUME, or GROUP@SNAPSHOT where the snapshot holds one volume
+        from: String,
+        /// The new volume's name; it is put into the snapshot's group
+        name: String,
+    },
     /// List all volumes
     #[command(visible_alias = "ls")]
     List,
@@ -41,22 +53,31 @@ pub(crate) enum VolumeCommand {
 }
 
 #[derive(Args, Debug)]
-#[command(group(ArgGroup::new("backing").args(["image", "memory", "null"]).required(true)))]
+#[command(group(ArgGroup::new("backing").args(["image", "memory", "null"])))]
 pub(crate) struct Create {
     /// Its name, or group/name; alone it gets a group of its own name
     name: String,
+    /// Put it into this group: the same as a name of GROUP/NAME
+    #[arg(long)]
+    group: Option<String>,
     /// Serve an existing file or block device of the node as it is, in its whole size
     #[arg(long, value_name = "PATH")]
     image: Option<PathBuf>,
     /// Keep the data in the node's memory; lost when the node stops
-    #[arg(long, requires = "size")]
+    #[arg(long)]
     memory: bool,
     /// Keep no data: writes are thrown away and reads return zeros; for measurements
-    #[arg(long, requires = "size")]
+    #[arg(long)]
     null: bool,
     /// Its size, such as 10GiB (2^30 bytes each), 10G (the same) or 1.5TB (10^12 bytes each)
-    #[arg(long, conflicts_with = "image")]
+    #[arg(long, conflicts_with = "image", required_unless_present = "image")]
     size: Option<Bytes>,
+    /// Reserve its whole size on the devices at once
+    #[arg(long, conflicts_with = "backing")]
+    thick: bool,
+    /// Compress what is written to its group; by default as the group does, or not at all
+    #[arg(long, value_name = "HOW", conflicts_with = "backing", value_parser = group::compression())]
+    compress: Option<Compression>,
     /// Logical block size in bytes: 512 or 4096; by default the image's own, or 512
     #[arg(long, value_name = "BYTES", value_parser = block_size)]
     block_size: Option<u32>,
@@ -92,6 +113,10 @@ pub(crate) fn run(command: VolumeCommand, global: &Global) -> Result<(), Failure
             let volume = client.create_volume(&create.request()?)?;
             output::show(global.output, &volume, |volume| format!("created {}", sentence(volume)))
         }
+        VolumeCommand::Clone { from, name } => {
+            let clone = client.clone_volume(&from, &name)?;
+            output::show(global.output, &clone, |clone| format!("cloned {from} to {}", sentence(clone)))
+        }
         VolumeCommand::List => output::show(global.output, &client.volumes()?, list_table),
         VolumeCommand::Show { volume } => output::show(global.output, &client.volume(&volume)?, show_table),
         VolumeCommand::Resize(resize) => resize.run(global),
@@ -107,26 +132,35 @@ pub(crate) fn run(command: VolumeCommand, global: &Global) -> Result<(), Failure
 impl Create {
     fn request(self) -> Result<CreateVolumeRequest, Failure> {
         let backing = match &self.image {
-            Some(path) => Backing::Image { path: absolute(path)? },
+            Some(path) => Backing::Image { path: absolute(path, "image")? },
             None if self.memory => Backing::Memory,
-            None => Backing::Null,
+            None if self.null => Backing::Null,
+            None => Backing::Log { thick: self.thick },
+        };
+        let name = match self.group {
+            Some(group) if self.name.contains('/') => {
+                let summary = format!("the name {} says its group, and --group {group} another", self.name);
+                return Err(Failure::new(Exit::Usage, summary, "leave one of them out"));
+            }
+            Some(group) => format!("{group}/{}", self.name),
+            None => self.name,
         };
         Ok(CreateVolumeRequest {
-            name: self.name,
+            name,
             backing,
             size_bytes: self.size.map(Bytes::get),
             block_size_bytes: self.block_size,
             read_only: self.read_only,
-            compression: None,
+            compression: self.compress,
         })
     }
 }
 
 /// The path as the node must name it: the node runs in another directory. Links are kept, since what they
 /// point to may change (`/dev/disk/by-id`).
-fn absolute(path: &Path) -> Result<String, Failure> {
+pub(crate) fn absolute(path: &Path, what: &str) -> Result<String, Failure> {
     let refuse = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Usage, format_args!("cannot use the image {}: {why}", path.display()), "")
+        Failure::new(Exit::Usage, format_args!("cannot use the {what} {}: {why}", path.display()), "")
     };
     let absolute = std::path::absolute(path).map_err(|error| refuse(&error))?;
     absolute.into_os_string().into_string().map_err(|_| refuse(&"its path is not UTF-8"))
@@ -211,12 +245,29 @@ fn list_table(list: &VolumeList) -> String {
             Bytes::new(volume.size_bytes).rounded(),
             volume.block_size_bytes.to_string(),
             backing(&volume.backing),
+            bytes_or_dash(volume.space.logical_bytes),
+            bytes_or_dash(volume.space.stored_bytes),
+            bytes_or_dash(volume.space.shared_bytes),
+            bytes_or_dash(volume.space.compressed_bytes),
+            bytes_or_dash(volume.space.physical_bytes),
             state(volume).to_owned(),
             or_dash(attached(volume).join(", ")),
         ]
     });
-    let header = ["NAME", "SIZE", "BLOCK", "BACKING", "STATE", "ATTACHED"];
-    output::table(header, &[1, 2], rows.collect())
+    let header = [
+        "NAME",
+        "SIZE",
+        "BLOCK",
+        "BACKING",
+        "LOGICAL",
+        "STORED",
+        "SHARED",
+        "COMPRESSED",
+        "PHYSICAL",
+        "STATE",
+        "ATTACHED",
+    ];
+    output::table(header, &[1, 2, 4, 5, 6, 7, 8], rows.collect())
 }
 
 fn show_table(volume: &VolumeView) -> String {
@@ -228,9 +279,12 @@ fn show_table(volume: &VolumeView) -> String {
         ("Backing", backing(&volume.backing)),
         ("State", state(volume).to_owned()),
         ("Attached", or_dash(attached(volume).join("\n"))),
+        ("Snapshots", volume.snapshots.to_string()),
+        ("Cloned from", or_dash(volume.origin.clone().unwrap_or_default())),
         ("Created", age_since(volume.created_ms)),
         ("UUID", volume.id.to_string()),
     ];
+    rows.extend(space_rows(&volume.space));
     if let Some(fault) = &volume.fault {
         rows.push(("Fault", fault.clone()));
     }
@@ -251,10 +305,13 @@ mod tests {
 
     #[test]
     fn image_paths_are_made_absolute_and_links_kept() {
-        assert_eq!(absolute(Path::new("/dev/disk/by-id/x")).unwrap(), "/dev/disk/by-id/x");
+        assert_eq!(absolute(Path::new("/dev/disk/by-id/x"), "image").unwrap(), "/dev/disk/by-id/x");
         let here = std::env::current_dir().unwrap();
-        assert_eq!(absolute(Path::new("disk.raw")).unwrap(), here.join("disk.raw").to_str().unwrap());
-        assert!(absolute(Path::new("")).is_err());
+        assert_eq!(
+            absolute(Path::new("disk.raw"), "image").unwrap(),
+            here.join("disk.raw").to_str().unwrap()
+        );
+        assert!(absolute(Path::new(""), "image").is_err());
     }
 
     #[test]

@@ -1,95 +1,16 @@
 //! The built binary as scripts and people meet it: exit codes, what goes to which stream, what is asked of a
 //! node. The node is a stand-in that answers each request with a prepared reply.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+mod node;
+mod storage;
+
+use std::io;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::thread::JoinHandle;
+use std::process::Stdio;
 
+use node::{Node, ashlar, run, run_with};
 use serde_json::{Value, json};
-
-fn ashlar(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ashlar"));
-    command.args(arguments).env_remove("ASHLAR_API").stdin(Stdio::null());
-    command
-}
-
-/// Runs to the end and checks the exit code, and that no run ever shows Rust's innards.
-fn run(mut command: Command, code: i32) -> (String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
-    assert_eq!(status.code(), Some(code), "{command:?}\n{stdout}{stderr}");
-    assert!(!stderr.contains("panicked") && !stderr.contains("backtrace"), "{stderr}");
-    (stdout, stderr)
-}
-
-/// A request as the stand-in saw it: the first line without the version, and the body.
-type Seen = (String, Value);
-
-/// A stand-in for a node.
-struct Node {
-    address: String,
-    thread: JoinHandle<Vec<Seen>>,
-}
-
-impl Node {
-    /// Answers one request for each reply, in turn.
-    fn new(replies: Vec<(u16, Value)>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let serve = move || replies.into_iter().map_while(|reply| answer(&listener, reply)).collect();
-        Self { address, thread: std::thread::spawn(serve) }
-    }
-
-    /// What it was asked. Ends it also when fewer requests came than there are replies.
-    fn seen(self) -> Vec<Seen> {
-        // A connection without a request: nobody will ask any more.
-        drop(TcpStream::connect(&self.address));
-        self.thread.join().unwrap()
-    }
-}
-
-/// `None` when a connection ends without a request.
-fn answer(listener: &TcpListener, (status, body): (u16, Value)) -> Option<Seen> {
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    };
-    let first = line();
-    if first.is_empty() {
-        return None;
-    }
-    let mut length = 0;
-    loop {
-        let header = line().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    let mut request = vec![0; length];
-    reader.read_exact(&mut request).unwrap();
-    let body = body.to_string();
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    stream.write_all((head + &body).as_bytes()).unwrap();
-    let request = if request.is_empty() { Value::Null } else { serde_json::from_slice(&request).unwrap() };
-    Some((first.trim_end_matches(" HTTP/1.1").to_owned(), request))
-}
-
-/// Runs a command against a node with these replies; yields both streams and what the node saw.
-fn run_with(arguments: &[&str], replies: Vec<(u16, Value)>, code: i32) -> (String, String, Vec<Seen>) {
-    let node = Node::new(replies);
-    let mut command = ashlar(arguments);
-    command.env("ASHLAR_API", &node.address);
-    let (stdout, stderr) = run(command, code);
-    (stdout, stderr, node.seen())
-}
 
 fn volume(name: &str, size: u64) -> Value {
     json!({
@@ -137,7 +58,18 @@ fn refusal(kind: &str) -> Value {
 fn wrong_usage_is_2_and_names_the_word() {
     for (arguments, word) in [
         (&["volum"][..], "volume"),
-        (&["volume", "create", "db"], "--image"),
+        (&["volume", "create", "db"], "--size"),
+        (&["volume", "create", "db", "--size", "1G", "--memory", "--thick"], "--thick"),
+        (&["volume", "create", "db", "--null", "--size", "1G", "--compress", "lz4"], "--compress"),
+        (&["volume", "create", "db", "--size", "1G", "--compress", "zip"], "none, lz4"),
+        (&["volume", "create", "a/db", "--size", "1G", "--group", "b"], "leave one of them out"),
+        (&["volume", "clone", "vm@a"], "<NAME>"),
+        (&["snapshot", "create"], "<SNAPSHOT>"),
+        (&["snapshot", "diff", "vm"], "GROUP@SNAPSHOT"),
+        (&["group", "set", "vm"], "--compress"),
+        (&["device", "add"], "<PATH>"),
+        (&["device", "add", "x", "--size", "big"], "not a size"),
+        (&["operation", "show", "x"], "invalid digit"),
         (&["volume", "create", "db", "--memory"], "--size"),
         (&["volume", "create", "db", "--image", "x", "--size", "1G"], "--size"),
         (&["volume", "create", "db", "--null", "--size", "big"], "not a size"),
@@ -169,6 +101,24 @@ fn no_node_is_5_for_every_command_that_needs_one() {
         &["volume", "resize", "db", "--size", "1G"],
         &["volume", "rename", "db", "db2"],
         &["volume", "delete", "db", "--yes"],
+        &["volume", "create", "db", "--size", "1G"],
+        &["volume", "clone", "vm@a/boot", "test"],
+        &["group", "list"],
+        &["group", "show", "vm"],
+        &["group", "set", "vm", "--compress", "lz4"],
+        &["snapshot", "create", "vm@a"],
+        &["snapshot", "list"],
+        &["snapshot", "show", "vm@a"],
+        &["snapshot", "diff", "vm@a"],
+        &["snapshot", "restore", "vm@a", "--yes"],
+        &["snapshot", "delete", "vm@a", "--yes"],
+        &["device", "add", "/dev/x"],
+        &["device", "list"],
+        &["device", "show", "/dev/x"],
+        &["device", "remove", "/dev/x", "--yes"],
+        &["operation", "list"],
+        &["operation", "show", "1"],
+        &["operation", "show", "1", "--watch"],
         &["target", "create", "vm"],
         &["target", "attach", "vm", "db"],
         &["target", "detach", "vm", "db"],
@@ -219,9 +169,9 @@ fn volumes_are_listed_as_table_and_as_json() {
     let list = json!({ "volumes": [volume("db", 10 << 30), volume("logs", 1_000_204_886_016)] });
     let (stdout, _, seen) = run_with(&["volume", "list"], vec![(200, list.clone())], 0);
     let expected = "\
-NAME        SIZE  BLOCK  BACKING              STATE  ATTACHED
-db        10 GiB    512  image /srv/disk.raw  ok     vm:1
-logs  931.51 GiB    512  image /srv/disk.raw  ok     vm:1
+NAME        SIZE  BLOCK  BACKING              LOGICAL  STORED  SHARED  COMPRESSED  PHYSICAL  STATE  ATTACHED
+db        10 GiB    512  image /srv/disk.raw        -       -       -           -         -  ok     vm:1
+logs  931.51 GiB    512  image /srv/disk.raw        -       -       -           -         -  ok     vm:1
 ";
     assert_eq!(stdout, expected);
     assert_eq!(seen[0].0, "GET /v1/volumes");
@@ -324,6 +274,7 @@ Node       a, ready, for 1 min 1 s
 Version    0.1.0, 2 reactors
 NVMe/TCP   127.0.0.1:4420
 Volumes    1, 1 GiB provisioned
+Devices    none
 Targets    1
 Hosts      0; 1 controller, 3 connections
 Attention  one
