@@ -5,6 +5,8 @@ mod damage;
 mod model;
 mod pool;
 mod rules;
+mod scribe;
+mod swarm;
 mod tap;
 
 use std::future::{Future, poll_fn};
