@@ -13,7 +13,7 @@ use zerocopy::little_endian::U32;
 
 use crate::bytes::{self, Identity};
 use crate::node::{NodePlan, subsystem_nqn};
-use crate::queue::{Lost, Manners, Queue, Reply};
+use crate::queue::{IDENTIFIERS, Lost, Manners, Queue, Reply};
 
 const ADMIN_ENTRIES: u16 = 32;
 /// CC with EN, IOSQES 6 and IOCQES 4.
@@ -243,6 +243,21 @@ impl Controller {
         let reply = self.admin.execute(sqe, Vec::new(), 0).await?;
         require(env, "Set Features", &reply);
         Ok(wanted.min(reply.dw0 as u16 + 1))
+    }
+
+    /// Asks for the end of a command that may be under way. It goes on: the ledger sees what becomes of it.
+    pub async fn abort(&self, env: &SimEnv) -> Result<(), Lost> {
+        const NOT_ABORTED: u32 = 1;
+        let (qid, cid) = (env.random_below(self.io.len() as u64 + 1), env.random_below(IDENTIFIERS));
+        let mut sqe = bytes::sqe(admin::ABORT, 0, 0);
+        sqe.cdw10 = U32::new((cid << 16 | qid) as u32);
+        let reply = self.admin.execute(sqe, Vec::new(), 0).await?;
+        require(env, "Abort", &reply);
+        if reply.dw0 != NOT_ABORTED {
+            env.fail("status", format!("Abort says {:#x}, though no command is ever aborted", reply.dw0));
+        }
+        env.marks().hit("host: abort answered");
+        Ok(())
     }
 
     /// Shuts the controller down as a host does that leaves.

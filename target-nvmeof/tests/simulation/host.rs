@@ -144,7 +144,9 @@ impl Host {
                 flushes: controller.flushes,
                 writer: u32::from(self.number) * WORKERS_MAX as u32 + worker as u32 + 1,
             };
-            if self.step(&access, worker).await.is_err() {
+            let aborts = env.random_below(32) == 0;
+            let lost = aborts && controller.abort(env).await.is_err();
+            if lost || self.step(&access, worker).await.is_err() {
                 // As Linux does: one queue lost, all given up.
                 controller.close();
             }

@@ -24,7 +24,7 @@ use crate::bytes::{self, Digests};
 /// What a command capsule may carry (IOCCSZ).
 const IN_CAPSULE_BYTES: usize = 8192;
 /// Command identifiers come from below this, so that they are used again soon.
-const IDENTIFIERS: u64 = 48;
+pub const IDENTIFIERS: u64 = 48;
 
 /// How a host behaves on its connections.
 #[derive(Clone, Copy, Debug)]

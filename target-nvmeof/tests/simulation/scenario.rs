@@ -28,6 +28,7 @@ pub const MARKS: &[&str] = &[
     "net: reset in mid-stream",
     "net: stall",
     "mesh: link full",
+    "host: abort answered",
     "host: back before the target gave its old controller up",
     "host: clean shutdown",
     "host: command identifier of a lost command used again",
