@@ -62,7 +62,7 @@ struct State {
 struct Stored {
     epoch: Epoch,
     bytes: Vec<u8>,
-    /// Where the next append begins; `None` after a restart, until one comes.
+    /// Where the next append begins; `None` after a restart: nothing is appended any more.
     end: Option<u32>,
     /// Appends not acknowledged.
     pending: BTreeMap<u64, (u32, Vec<u8>)>,
@@ -123,6 +123,14 @@ impl Medium {
         }
     }
 
+    /// Whether an append of an older epoch is in flight.
+    fn is_appending(&self, group: GroupId, epoch: Epoch) -> bool {
+        let state = self.inner.state.borrow();
+        let mut chunks = state.chunks.iter();
+        chunks
+            .any(|(id, stored)| id.lane.group == group && stored.epoch < epoch && !stored.pending.is_empty())
+    }
+
     /// The bytes of a chunk, and how it was sealed.
     #[must_use]
     pub fn chunk(&self, id: ChunkId) -> Option<(Vec<u8>, Option<Seal>)> {
@@ -137,9 +145,8 @@ impl Medium {
     }
 
     /// Forgets all: another device in its place.
-    pub fn replace(&self) {
+    pub fn erase(&self) {
         *self.inner.state.borrow_mut() = State::default();
-        self.inner.faults.set(Faults::default());
     }
 
     /// All chunks.
@@ -317,7 +324,11 @@ impl<E: Env> Chunks for MemoryStore<E> {
                 state.fences.insert(group, epoch);
                 Ok(())
             });
-            fenced.await
+            fenced.await?;
+            while store.medium.is_appending(group, epoch) {
+                store.env.sleep_until(store.env.now().plus(Duration::from_micros(3))).await;
+            }
+            Ok(())
         }
     }
 }
@@ -340,10 +351,10 @@ impl<E: Env> MemoryChunk<E> {
         let number = state.next_append;
         state.next_append += 1;
         let stored = state.chunks.get_mut(&self.id).ok_or(StoreError::NotFound)?;
-        if stored.sealed.is_some() {
+        let Some(end) = stored.end.filter(|_| stored.sealed.is_none() && stored.epoch == epoch) else {
             return Err(StoreError::Sealed);
-        }
-        if let Some(end) = stored.end.filter(|&end| end != offset) {
+        };
+        if end != offset {
             return Err(StoreError::NotAtEnd { end, asked: offset });
         }
         let align = inner.align_bytes as usize;

@@ -7,7 +7,7 @@ use ashlar_env::Env;
 
 use crate::chunks::{Chunk, Chunks, Seal, StoreError};
 use crate::ids::{GRANULE_BYTES, SegmentId};
-use crate::segment::{ShardError, ShardSet, join};
+use crate::segment::{ShardError, ShardSet, join_until, no_answer};
 
 use super::op::{Applied, AppliedOp, LogError, Op, Place, Position, Sink};
 use super::record::stored_bytes;
@@ -94,12 +94,12 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
     }
 
     async fn seal(&self, segment: SegmentId, seal: Seal) {
-        let seals = self.segments.replicas(segment).into_iter().map(|replica| {
-            let epoch = self.epoch;
-            async move { (replica.shard, replica.chunk.seal(epoch, seal).await) }
-        });
-        for (shard, sealed) in join(seals.collect::<Vec<_>>()).await {
-            match sealed {
+        let (shards, epoch) = (self.segments.shards(segment), self.epoch);
+        let replicas = self.segments.replicas(segment).into_iter();
+        let seals = replicas.map(|replica| async move { replica.chunk.seal(epoch, seal).await });
+        let over = self.env.sleep_until(self.env.now().plus(self.config.answer_max));
+        for (shard, sealed) in shards.iter().zip(join_until(over, seals).await) {
+            match sealed.unwrap_or_else(|| Err(no_answer())) {
                 Ok(()) => {}
                 Err(StoreError::Fenced { fence }) => return self.fail(LogError::Fenced { fence }),
                 Err(error) => {

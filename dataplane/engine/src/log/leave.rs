@@ -19,7 +19,6 @@ use ashlar_env::slots::Slots;
 use ashlar_env::{Env, Instant};
 
 use crate::chunks::{Chunks, Seal, StoreError};
-use crate::ids::SegmentKind;
 use crate::segment::ShardSet;
 
 use super::coordinator::Decision;
@@ -81,8 +80,11 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
                 self.segments.leave(next.segment, broken);
                 return Some(next);
             }
-            match self.segments.create(SegmentKind::Log, self.epoch, healthy).await {
-                Ok((segment, replicas)) => return Some(Open { segment, replicas, end: 0 }),
+            match self.make_segment(healthy).await {
+                Ok((segment, replicas)) => {
+                    self.state.borrow_mut().full = false;
+                    return Some(Open { segment, replicas, end: 0 });
+                }
                 Err(failed) => match failed.error {
                     StoreError::Full => {
                         let again = self.env.now().plus(self.config.create_again);

@@ -154,6 +154,14 @@ pub struct Position {
     pub shards: ShardSet,
 }
 
+impl Position {
+    /// Where the log of a lane begins that has its first segment on `shards`.
+    #[must_use]
+    pub const fn origin(shards: ShardSet) -> Self {
+        Self { segment: SegmentId(1), offset: 0, sequence: 1, previous: 0, shards }
+    }
+}
+
 /// Why an operation was not logged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {

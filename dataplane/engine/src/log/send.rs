@@ -105,7 +105,7 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
 
     fn step(&self) -> Step {
         let mut state = self.state.borrow_mut();
-        if state.failed.is_some() || state.is_broken() || state.in_flight.len() >= self.config.window {
+        if state.failed.is_some() || state.must_leave() || state.in_flight.len() >= self.config.window {
             return Step::Wait;
         }
         let Some(front) = state.queue.front() else { return Step::Wait };

@@ -6,7 +6,7 @@ use ashlar_env::Env;
 
 use crate::chunks::{Chunks, StoreError};
 use crate::ids::{SegmentId, SegmentKind};
-use crate::segment::{Replicas, ShardError};
+use crate::segment::{Replicas, ShardError, ShardSet};
 
 use super::op::{LogError, Sink};
 use super::state::{Open, Spare};
@@ -16,7 +16,7 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
     /// Begins to make the segment after the present one, unless it is there or being made.
     pub fn make_spare(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
-        if state.failed.is_some() || state.closed || !matches!(state.spare, Spare::Missing) {
+        if state.failed.is_some() || !matches!(state.spare, Spare::Missing) {
             return;
         }
         state.tries += 1;
@@ -26,12 +26,21 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
         drop(state);
         let shared = Rc::clone(self);
         self.env.spawn(async move {
-            let made = shared.segments.create(SegmentKind::Log, shared.epoch, shards).await;
+            let made = shared.make_segment(shards).await;
             if let Some(segment) = shared.spare_made(number, made) {
                 // What cannot be deleted now is found by the next recovery.
                 let _ = shared.segments.delete(segment, shared.epoch).await;
             }
         });
+    }
+
+    /// Makes a segment on `shards`; a store that does not answer in time has failed if another has answered.
+    pub async fn make_segment(
+        &self,
+        shards: ShardSet,
+    ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
+        let over = self.env.sleep_until(self.env.now().plus(self.config.answer_max));
+        self.segments.create_until(over, SegmentKind::Log, self.epoch, shards).await
     }
 
     /// Takes note of how a try to make a segment ended. The segment, where the log went on without it.

@@ -104,8 +104,8 @@ impl<K> State<K> {
     }
 
     /// Whether a replica that is written to has to be left behind.
-    pub fn is_broken(&self) -> bool {
-        !self.current.shards().and(self.broken).is_empty()
+    pub fn must_leave(&self) -> bool {
+        self.failed.is_none() && !self.current.shards().and(self.broken).is_empty()
     }
 
     /// Takes note that `failed.shard` does not count any more.

@@ -102,7 +102,7 @@ impl<E: Env, C: Chunks, S: Sink> Log<E, C, S> {
             _ => failed.into(),
         })?;
         let open = Open { segment, replicas, end: 0 };
-        let position = Position { segment, offset: 0, sequence: 1, previous: 0, shards: segments.all() };
+        let position = Position { segment, ..Position::origin(segments.all()) };
         Ok(Self::start(env, segments, coordinator, epoch, config, sink, open, position))
     }
 
@@ -262,10 +262,16 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
         Append::new(&self.waiters, waiter)
     }
 
+    /// Wakes the driver, if it waits.
     pub fn wake(&self) {
         if let Some(waker) = self.driver.take() {
             waker.wake();
         }
+    }
+
+    fn register(&self, cx: &Context<'_>) {
+        let waker = self.driver.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.driver.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
     }
 
     /// Ends waiters in order.
@@ -303,11 +309,11 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
         sleep: &impl Fn(Instant) -> T,
         cx: &mut Context<'_>,
     ) -> Poll<Stop> {
-        self.driver.set(Some(cx.waker().clone()));
+        self.register(cx);
         loop {
             let mut moved = self.take_ended(slots, cx);
             self.watch(timer, sleep, cx);
-            if self.state.borrow().is_broken() {
+            if self.state.borrow().must_leave() {
                 return Poll::Ready(Stop::Leave);
             }
             moved |= self.apply();

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use ashlar_env::buf::BufMut;
+use ashlar_env::disk::DiskError;
 use ashlar_env::slots::Slots;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -152,10 +153,29 @@ impl<C: Chunks> Segments<C> {
         epoch: Epoch,
         shards: ShardSet,
     ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
+        self.create_until(std::future::pending(), kind, epoch, shards).await
+    }
+
+    /// As [`Self::create`]; when `over` has ended, a store that has not answered while another has is taken for failed.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_until(
+        &self,
+        over: impl Future<Output = ()>,
+        kind: SegmentKind,
+        epoch: Epoch,
+        shards: ShardSet,
+    ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
+        let (mut over, mut is_over) = (pin!(over), false);
         let mut last = None;
         for _ in 0..TRIES {
             let segment = self.take_number();
-            match self.create_as(segment, kind, epoch, shards).await {
+            let over = std::future::poll_fn(|cx| {
+                is_over = is_over || over.as_mut().poll(cx).is_ready();
+                if is_over { Poll::Ready(()) } else { Poll::Pending }
+            });
+            match self.create_as(over, segment, kind, epoch, shards).await {
                 Err(exists @ ShardError { error: StoreError::Exists, .. }) => last = Some(exists),
                 Err(error) => return Err(error),
                 Ok(replicas) => {
@@ -169,19 +189,17 @@ impl<C: Chunks> Segments<C> {
 
     async fn create_as(
         &self,
+        over: impl Future<Output = ()>,
         segment: SegmentId,
         kind: SegmentKind,
         epoch: Epoch,
         shards: ShardSet,
     ) -> Result<Replicas<C::Chunk>, ShardError> {
-        let create = |shard: u8| {
-            let made = self.store(shard).create(self.chunk_id(segment, kind, shard), epoch);
-            async move { (shard, made.await) }
-        };
+        let create = |shard: u8| self.store(shard).create(self.chunk_id(segment, kind, shard), epoch);
         let mut replicas = Replicas::new();
         let mut failed = None;
-        for (shard, made) in join(shards.iter().map(create)).await {
-            match made {
+        for (shard, made) in shards.iter().zip(join_until(over, shards.iter().map(create)).await) {
+            match made.unwrap_or_else(|| Err(no_answer())) {
                 Ok(chunk) => replicas.push(Replica { shard, chunk }),
                 Err(error) => {
                     failed.get_or_insert(ShardError { shard, error });
@@ -316,6 +334,11 @@ impl<C: Chunks> Segments<C> {
         }
         result
     }
+}
+
+/// What is said of a store that does not answer in time.
+pub(crate) fn no_answer() -> StoreError {
+    StoreError::Disk(DiskError::Medium("no answer in time".into()))
 }
 
 /// Runs a few futures together; their outputs in their order.

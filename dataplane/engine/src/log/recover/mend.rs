@@ -7,8 +7,7 @@ use crate::chunks::{Chunk, Chunks, Seal, StoreError};
 use crate::ids::SegmentKind;
 use crate::segment::{Replica, Replicas, ShardError, ShardSet};
 
-use super::super::record::decode_header;
-use super::scan::{Chain, Scan};
+use super::scan::Scan;
 use super::table::{Action, Content, EpochIs, ReplicaState, SealIs, action};
 use super::walk::Walked;
 use super::{RecoverError, Recovery};
@@ -31,8 +30,9 @@ impl<C: Chunks> Recovery<'_, C> {
                 Action::Conflict => return Err(RecoverError::Conflict { segment: one.segment }),
             }
         }
+        let whole = if remake.is_empty() { Vec::new() } else { self.whole(one).await? };
         for shard in remake.iter() {
-            self.remake(one, shard).await?;
+            self.remake(one, shard, &whole).await?;
             self.seal_one(one, shard, seal).await?;
         }
         self.segments.open(one.segment, SegmentKind::Log, in_reach);
@@ -66,9 +66,13 @@ impl<C: Chunks> Recovery<'_, C> {
         state
     }
 
-    /// How far the records of one replica go.
+    /// How far the records of one replica go: from its beginning, since it is about to be sealed as sound.
     async fn content(&self, one: &Walked, chunk: C::Chunk) -> Content {
-        let mut chain = Chain { limit: one.end, ..one.entered };
+        if one.members.and(self.reachable).len() == 1 {
+            // The agreed end is where its own records end.
+            return Content::Equal;
+        }
+        let mut chain = one.whole();
         let replica = Replica { shard: 0, chunk };
         Scan::new(Replicas::from_iter([replica])).run(&mut chain, |_, _| {}).await;
         if chain.offset == one.end { Content::Equal } else { Content::Shorter }
@@ -83,8 +87,21 @@ impl<C: Chunks> Recovery<'_, C> {
         Ok(sealed.map_err(|error| ShardError { shard, error })?)
     }
 
-    /// Makes the replica on `shard` again from those that are complete, each record checked on the way.
-    async fn remake(&self, one: &Walked, shard: u8) -> Result<(), RecoverError> {
+    /// The whole segment up to its agreed end, each record from any replica that has it.
+    async fn whole(&self, one: &Walked) -> Result<Vec<u8>, RecoverError> {
+        let mut scan = Scan::new(self.segments.replicas(one.segment));
+        let mut chain = one.whole();
+        let mut whole = Vec::with_capacity(one.end as usize);
+        scan.run(&mut chain, |record, bytes| whole.extend_from_slice(&bytes[..record.total_bytes()])).await;
+        if chain.offset == one.end {
+            return Ok(whole);
+        }
+        Err(RecoverError::Damaged { segment: one.segment, at: chain.offset, length: one.end })
+    }
+
+    /// Makes the replica on `shard` again with these bytes. They are at hand before anything is deleted, because this
+    /// replica may have records that no other has.
+    async fn remake(&self, one: &Walked, shard: u8, bytes: &[u8]) -> Result<(), RecoverError> {
         let fail = |error| RecoverError::from(ShardError { shard, error });
         let id = self.segments.chunk_id(one.segment, SegmentKind::Log, shard);
         let store = self.segments.store(shard);
@@ -93,29 +110,13 @@ impl<C: Chunks> Recovery<'_, C> {
             Err(error) => return Err(fail(error)),
         }
         let target = store.create(id, self.epoch).await.map_err(fail)?;
-        let mut sources = self.segments.replicas(one.segment);
-        sources.retain(|replica| replica.shard != shard);
-        let mut scan = Scan::new(sources);
-        // What lies before the place of entry is acknowledged: its first record is followed from the beginning.
-        let mut chain = Chain { offset: 0, limit: one.end, ..one.entered };
-        if one.entered.offset > 0 {
-            chain.previous = None;
-        }
         let pool = BufPool::on_heap(PoolPlan { limits: [0, 0, 0, 1, 0] });
-        while chain.offset < one.end {
-            let Some(bytes) = scan.next(&chain).await else {
-                let (segment, at, length) = (one.segment, chain.offset, one.end);
-                return Err(RecoverError::Damaged { segment, at, length });
-            };
-            let record = decode_header(bytes).expect("it was just decoded");
-            let mut offset = chain.offset;
-            for part in bytes[..record.total_bytes()].chunks(COPY_BYTES_MAX) {
-                let mut buf = pool.alloc(part.len()).await;
-                buf.copy_from_slice(part);
-                target.append(self.epoch, offset, &[buf.freeze()]).await.map_err(fail)?;
-                offset += part.len() as u32;
-            }
-            chain.pass(&record);
+        let mut offset = 0;
+        for part in bytes.chunks(COPY_BYTES_MAX) {
+            let mut buf = pool.alloc(part.len()).await;
+            buf.copy_from_slice(part);
+            target.append(self.epoch, offset, &[buf.freeze()]).await.map_err(fail)?;
+            offset += part.len() as u32;
         }
         Ok(())
     }

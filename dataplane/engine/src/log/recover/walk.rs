@@ -25,6 +25,15 @@ pub(super) struct Walked {
     pub next: Option<(SegmentId, ShardSet)>,
 }
 
+impl Walked {
+    /// The chain from the segment's beginning to its agreed end. Where the walk entered it later, its first record is
+    /// taken as it is: it was acknowledged, and what follows is bound to it.
+    pub fn whole(&self) -> Chain {
+        let previous = self.entered.previous.filter(|_| self.entered.offset == 0);
+        Chain { offset: 0, limit: self.end, previous, ..self.entered }
+    }
+}
+
 impl<C: Chunks> Recovery<'_, C> {
     /// Follows the log from `from` and tells `each` of all there is. The segments passed, and the end.
     pub async fn walk(
