@@ -92,6 +92,18 @@ impl Medium {
         self.inner.faults.set(faults);
     }
 
+    /// Whether every operation fails.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.inner.faults.get().gone
+    }
+
+    /// Whether the other is this one.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Changes how many chunks it holds.
     pub fn set_slots(&self, slots: u32) {
         self.inner.slots.set(slots);
@@ -104,13 +116,15 @@ impl Medium {
     }
 
     /// The power fails: of what was not acknowledged each part is kept, dropped or torn, as `draw` says, which gives a
-    /// number below its argument.
-    pub fn crash(&self, mut draw: impl FnMut(u64) -> u64) {
+    /// number below its argument. How many appends were torn.
+    pub fn crash(&self, mut draw: impl FnMut(u64) -> u64) -> usize {
         let align = self.inner.align_bytes as usize;
         let mut state = self.inner.state.borrow_mut();
+        let mut torn = 0;
         for stored in state.chunks.values_mut() {
             for (at, bytes) in std::mem::take(&mut stored.pending).into_values() {
                 let fate = draw(3);
+                torn += usize::from(fate == 1 && bytes.len() > align);
                 for (n, part) in bytes.chunks(align).enumerate() {
                     let kept = fate == 0 || (fate == 1 && draw(2) == 0);
                     if kept {
@@ -121,6 +135,7 @@ impl Medium {
             }
             stored.end = None;
         }
+        torn
     }
 
     /// Whether an append of an older epoch is in flight.
@@ -380,7 +395,9 @@ impl<E: Env> Chunk for MemoryChunk<E> {
     ) -> impl Future<Output = Result<(), StoreError>> + 'static {
         let aligned =
             data.iter().all(|piece| piece.len().is_multiple_of(self.store.info().align_bytes as usize));
-        let (chunk, bytes) = (self.clone(), data.iter().flat_map(|piece| piece.iter().copied()).collect());
+        let chunk = self.clone();
+        let mut bytes = Vec::with_capacity(data.iter().map(|piece| piece.len()).sum());
+        data.iter().for_each(|piece| bytes.extend_from_slice(piece));
         async move {
             if !aligned {
                 return Err(StoreError::OutOfRange);

@@ -58,8 +58,8 @@ impl Chain {
     }
 }
 
-/// Memory for reads: one at a time per replica.
-const PLAN: PoolPlan = PoolPlan { limits: [0, 0, 0, 0, 8] };
+/// Memory for reads: there is one at a time.
+const PLAN: PoolPlan = PoolPlan { limits: [1, 1, 1, 1, 1] };
 
 /// Reads one replica from some place on.
 struct Reader<K> {
