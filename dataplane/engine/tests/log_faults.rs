@@ -124,6 +124,7 @@ impl World {
         }
         let recovered = found.map_err(|error| match error {
             RecoverError::Store(failed) => format!("store: {failed}"),
+            error @ RecoverError::Interrupted { .. } => format!("store: {error}"),
             other => other.to_string(),
         })?;
         open_sealed(&segments);

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Sizes and bounds of a log. The defaults suit devices; tests make them tiny.
 #[derive(Clone, Copy, Debug)]
 pub struct LogConfig {
-    /// How many records may be in flight. More hides the device's latency, fewer makes larger records.
+    /// How many records may be in flight, 1 to 1024. More hides the device's latency, fewer makes larger records.
     pub window: usize,
     /// What a record of several operations takes at most, in bytes, header included. A single operation may take more
     /// and then makes a record alone.

@@ -13,7 +13,7 @@
 //! | 12 | 4 | bytes of the header with its extents, at most [`HEADER_BYTES_MAX`] |
 //! | 16 | 8 | group |
 //! | 24 | 2 | lane |
-//! | 26 | 2 | reserved, 0 |
+//! | 26 | 2 | how many records right before this one were not durable on every replica yet when it was sent: all before those are acknowledged |
 //! | 28 | 4 | segment |
 //! | 32 | 8 | epoch of the writer |
 //! | 40 | 8 | sequence: one more than that of the record before, over all segments. At a million a second it lasts 580 000 years |
@@ -113,6 +113,8 @@ pub struct Header {
     pub sequence: u64,
     /// The header CRC of the record before; 0 for a lane's first.
     pub previous: u32,
+    /// How many records right before this one were in flight when it was sent.
+    pub in_flight: u16,
     /// The payload's length in bytes.
     pub payload_bytes: u32,
     /// The binary logarithm of the alignment.
@@ -254,6 +256,7 @@ pub fn encode_header<'a>(
     bytes[12..16].copy_from_slice(&(length as u32).to_le_bytes());
     bytes[16..24].copy_from_slice(&header.lane.group.0.to_le_bytes());
     bytes[24..26].copy_from_slice(&header.lane.lane.to_le_bytes());
+    bytes[26..28].copy_from_slice(&header.in_flight.to_le_bytes());
     bytes[28..32].copy_from_slice(&header.segment.0.to_le_bytes());
     bytes[32..40].copy_from_slice(&header.epoch.0.to_le_bytes());
     bytes[40..48].copy_from_slice(&header.sequence.to_le_bytes());
@@ -336,10 +339,8 @@ pub fn decode_header(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     if crc != header_crc(bytes) {
         return Err(RecordError::HeaderCrc);
     }
-    for (at, reserved) in [(11, &bytes[11..12]), (26, &bytes[26..28])] {
-        if reserved.iter().any(|&byte| byte != 0) {
-            return Err(RecordError::Reserved(at));
-        }
+    if bytes[11] != 0 {
+        return Err(RecordError::Reserved(11));
     }
     let header = Header {
         lane: LaneId { group: GroupId(u64_at(bytes, 16)), lane: u16_at(bytes, 24) },
@@ -347,6 +348,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         epoch: Epoch(u64_at(bytes, 32)),
         sequence: u64_at(bytes, 40),
         previous: u32_at(bytes, 48),
+        in_flight: u16_at(bytes, 26),
         payload_bytes: u32_at(bytes, 52),
         align_shift: bytes[10],
     };
@@ -433,6 +435,12 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         self.payload_at() + (self.header.payload_bytes as usize).next_multiple_of(self.align_bytes())
+    }
+
+    /// The sequence below which every record was acknowledged before this one was sent.
+    #[must_use]
+    pub fn acknowledged_below(&self) -> u64 {
+        self.header.sequence.saturating_sub(self.header.in_flight.into())
     }
 
     /// The segment in which the log continues, if this is the last record of its own.
@@ -541,8 +549,9 @@ mod tests {
     }
 
     fn header() -> impl Strategy<Value = Header> {
-        (any::<u64>(), any::<u16>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>(), 9u8..=12)
-            .prop_map(|(group, lane, segment, epoch, sequence, previous, align_shift)| Header {
+        (any::<u64>(), any::<[u16; 2]>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>(), 9u8..=12)
+            .prop_map(|(group, [lane, in_flight], segment, epoch, sequence, previous, align_shift)| Header {
+                in_flight,
                 lane: LaneId { group: GroupId(group), lane },
                 segment: SegmentId(segment),
                 epoch: Epoch(epoch),
@@ -609,6 +618,7 @@ mod tests {
             epoch: Epoch(2),
             sequence: 9,
             previous: 0x1234_5678,
+            in_flight: 3,
             payload_bytes: 0,
             align_shift: 9,
         };
@@ -648,7 +658,6 @@ mod tests {
         assert_eq!(with(8, 2), RecordError::Version(2));
         assert_eq!(with(10, 13), RecordError::Align(13));
         assert_eq!(with(11, 1), RecordError::Reserved(11));
-        assert_eq!(with(26, 1), RecordError::Reserved(26));
         assert!(matches!(with(52, 1), RecordError::PayloadBytes(_)));
         assert_eq!(with(56, 2), RecordError::Extents);
         assert_eq!(with(56, 4), RecordError::Extents);
@@ -710,7 +719,6 @@ mod tests {
                 }
                 if kind > 2 {
                     bytes[10..12].copy_from_slice(&[12, 0]);
-                    bytes[26..28].copy_from_slice(&[0, 0]);
                     bytes[54..60].copy_from_slice(&[0, 0, 1, 0, 0, 0]);
                     let crc = header_crc(&bytes);
                     bytes[CRC_AT..FIXED_BYTES].copy_from_slice(&crc.to_le_bytes());

@@ -238,6 +238,7 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
             epoch: self.epoch,
             sequence: state.sequence,
             previous: state.previous,
+            in_flight: state.in_flight.len() as u16,
             payload_bytes: payload as u32,
             align_shift: self.align.trailing_zeros() as u8,
         }

@@ -123,6 +123,9 @@ impl<E: Env, C: Chunks, S: Sink> Log<E, C, S> {
     }
 
     /// Goes on at `position`, the beginning of the segment `open`.
+    ///
+    /// # Panics
+    /// If the window is 0 or above 1024.
     #[expect(clippy::too_many_arguments, reason = "the parts of a log, each once")]
     fn start(
         env: E,
@@ -134,6 +137,7 @@ impl<E: Env, C: Chunks, S: Sink> Log<E, C, S> {
         open: Open<C::Chunk>,
         position: Position,
     ) -> Self {
+        assert!((1..=1024).contains(&config.window), "a window of {} records", config.window);
         let align = segments.align_bytes();
         let bytes = segments.segment_bytes().min(config.segment_bytes_max);
         let limit = bytes - bytes % align - align;

@@ -96,7 +96,7 @@ impl<C: Chunks> Recovery<'_, C> {
         if chain.offset == one.end {
             return Ok(whole);
         }
-        Err(RecoverError::Damaged { segment: one.segment, at: chain.offset, length: one.end })
+        Err(RecoverError::Interrupted { segment: one.segment })
     }
 
     /// Makes the replica on `shard` again with these bytes. They are at hand before anything is deleted, because this

@@ -15,12 +15,17 @@
 //! 3. Else the segment ends with the last valid record; if that is a *next* record, it says what is next. If not, this
 //!    is the end of the log.
 //!
+//! Where the end is only where valid records end, damage could look like a crash. It cannot hide for long: each record
+//! says below which sequence all was acknowledged when it was sent. If any record is found behind the end, in the last
+//! segment or in one that the chain does not reach, that shows the missing record to have been acknowledged, the recovery
+//! stops ([`RecoverError::Damaged`]) before it changes anything.
+//!
 //! At each place any replica that counts may give the record: it is bound by sequence, chain and checksum, so there is
 //! only one it can be.
 //!
 //! # Phases
 //!
-//! 1. Fence. 2. Walk and replay (`walk.rs`). 3. Delete segments that were made ahead and never used. 4. Make the new
+//! 1. Fence. 2. Walk and replay (`walk.rs`), and check the end (`end.rs`). 3. Delete segments that were made ahead and never used. 4. Make the new
 //!    segment. 5. Commit what is lost: for each segment with a replica out of reach, that it does not count any more.
 //!    6. Bring every replica in reach to its segment's end, by the decision table in `table.rs`, and seal it.
 //!
@@ -28,6 +33,7 @@
 //! recovery finds just the same: each phase only adds what the next run agrees with. (A new segment that was made and
 //! named by a seal is found empty, and passed.)
 
+mod end;
 mod mend;
 mod scan;
 mod table;
@@ -95,6 +101,12 @@ pub enum RecoverError {
         /// where the segment should end
         length: u32,
     },
+    /// records that were there when the log was read cannot be read any more
+    #[error("a store failed while segment {segment:?} was being recovered; try again")]
+    Interrupted {
+        /// the segment
+        segment: SegmentId,
+    },
     /// replicas were sealed differently
     #[error("the replicas of segment {segment:?} were sealed at different lengths; nothing was changed")]
     Conflict {
@@ -145,6 +157,7 @@ pub async fn recover<E: Env, C: Chunks>(
     let planted = config.planted;
     let recovery = Recovery { segments, coordinator, epoch, reachable, planted };
     let (walked, end) = recovery.walk(from, &mut each).await?;
+    recovery.check_end(&walked, &end).await?;
     recovery.delete_unused(&walked).await?;
     let (segment, replicas) = segments.create(SegmentKind::Log, epoch, reachable).await?;
     let position = Position { segment, offset: 0, shards: reachable, ..end };

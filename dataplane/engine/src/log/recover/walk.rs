@@ -19,6 +19,8 @@ pub(super) struct Walked {
     pub entered: Chain,
     /// The agreed end, in bytes.
     pub end: u32,
+    /// Whether a decision or a seal says so.
+    pub is_sealed: bool,
     /// The epoch of its records; `None` where it has none.
     pub epoch: Option<Epoch>,
     /// The segment after it, and its replicas.
@@ -100,6 +102,7 @@ impl<C: Chunks> Recovery<'_, C> {
             members,
             entered,
             end: chain.offset,
+            is_sealed: seal.is_some(),
             epoch: chain.epoch,
             next: next.map(|next| (next, shards)),
         };
