@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// State and counters of one controller. All accesses are relaxed but for [`Self::dead`].
+/// State and counters of one controller. All accesses are relaxed but for
+/// [`Self::dead`] and [`Self::ready`].
 #[derive(Debug, Default)]
 pub struct ControllerShared {
     /// CC.EN = 1 and CSTS.RDY = 1, no shutdown asked for: I/O commands may run. Else: 0/0Ch.
@@ -43,8 +44,9 @@ impl ControllerShared {
     }
 
     pub(super) fn end(&self) {
-        self.ready.store(false, Ordering::Relaxed);
+        // In this order: who sees that it is not ready sees why.
         self.dead.store(true, Ordering::Release);
+        self.ready.store(false, Ordering::Release);
     }
 }
 

@@ -97,6 +97,11 @@ impl<V: Volume> IoQueue<V> {
             self.end_half(first, Status::ABORTED_MISSING_FUSED, link);
         }
         if !self.granted.shared.ready.load(Ordering::Acquire) {
+            // The controller has ended, and so is this connection about to: to hear nothing makes a host try again
+            // elsewhere, or later; a status would tell it that the command has failed for good.
+            if self.granted.shared.is_dead() {
+                return;
+            }
             return self.end(slot, Status::COMMAND_SEQUENCE_ERROR, link);
         }
         match self.fused.arrive(slot, &sqe, |first| link.transport.sqe(first)) {
@@ -175,6 +180,10 @@ impl<V: Volume> IoQueue<V> {
     ) {
         if let Some(status) = self.take_doom(slot) {
             return self.end(slot, status, link);
+        }
+        // Nothing of a controller that has ended may take effect any more: its data came too late.
+        if self.granted.shared.is_dead() {
+            return;
         }
         if self.fused.holds(slot) {
             let Some(data) = data else { return self.fail(slot, Status::INVALID_FIELD, link) };
