@@ -7,7 +7,7 @@ use ashlar_config::{Bytes, Device};
 use uuid::Uuid;
 
 use super::RunningNode;
-use super::storage::{NodeStorage, canonical};
+use super::storage::canonical;
 
 /// An embedded node's file is a multiple of this, and as large at least.
 const EMBEDDED_GRANULE: u64 = 1 << 30;
@@ -16,9 +16,6 @@ impl RunningNode {
     /// Adds the devices that the control state does not know yet. One that cannot be added is logged and shown by
     /// `ashlar status`; the node serves what it has. `embedded`: the file may be smaller, where less fits.
     pub fn add_configured(&self, devices: &[Device], embedded: bool) {
-        if embedded && !NodeStorage::HAS_ENGINE {
-            return;
-        }
         for device in devices {
             if let Err(refusal) = self.add_one(device, embedded) {
                 let sentence = format!("device {} was not added: {}", device.path().display(), refusal.why);

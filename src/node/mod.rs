@@ -4,6 +4,7 @@
 //! resize and close them and to follow the configuration.
 
 mod devices;
+mod disk;
 mod live;
 mod message;
 mod metrics;
@@ -40,6 +41,9 @@ use storage::NodeStorage;
 
 /// How long a node that stops waits for what its hosts have in flight.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(8);
+
+/// Leaves of a group's maps in memory, of 8 KiB each: they map 2 MiB each.
+const LEAVES_MAX: usize = 16 << 10;
 
 /// A node of this process.
 pub(crate) struct RunningNode {
@@ -90,13 +94,17 @@ impl RunningNode {
         let limits = limits(&config.nvmeof);
         let stats = reactors.iter().map(|handle| set_up(handle, &limits, first_session));
         let stats = stats.collect::<Result<_, String>>()?;
+        // The hub is on the first reactor; the engine goes to another where there is one.
+        let control = Control::default();
+        let engine = reactors.last().expect("there is a reactor").clone();
+        let storage = NodeStorage::new(engine, Arc::clone(&control), LEAVES_MAX);
         Ok(Arc::new(Self {
             runtime: Mutex::new(Some(runtime)),
             reactors,
             stats,
             book: Mutex::default(),
-            control: Arc::default(),
-            storage: NodeStorage::new(),
+            control,
+            storage,
             phase: AtomicU8::new(Phase::Starting as u8),
             started: Instant::now(),
             nvmeof: config.nvmeof.clone(),
@@ -390,14 +398,19 @@ fn spec(volume: &Volume) -> Result<VolumeSpec, String> {
         Stored::Null => Backing::Null,
         Stored::Log { .. } => return Err("it is not served as it is".into()),
     };
-    Ok(VolumeSpec {
+    Ok(spec_of(volume, backing))
+}
+
+/// What a reactor needs to serve `volume` from `backing`.
+fn spec_of(volume: &Volume, backing: Backing) -> VolumeSpec {
+    VolumeSpec {
         id: VolumeId(volume.id.0),
         backing,
         block_size: BlockSize::new(volume.block_size_bytes).unwrap_or(BlockSize::B4096),
         size_bytes: volume.size_bytes,
         read_only: volume.read_only,
         reservation: volume.reservation.clone(),
-    })
+    }
 }
 
 impl Node for RunningNode {

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ashlar_cluster::state::Reservation;
+use ashlar_engine::ids::GroupId;
 use ashlar_env::mesh::ReactorId;
 use ashlar_env::reservation::HostId;
 use ashlar_env::units::{BlockSize, VolumeId};
@@ -24,11 +25,12 @@ use ashlar_runtime::{Device, MeshEnd, OpenDevice, ReactorEnv};
 use ashlar_volume::remote::{self, Exchange};
 use ashlar_volume::{AnyVolume, Null, PassThrough, Settings, scratch_pool};
 
+use super::disk::NodeDisk;
 use super::message::NodeMessage;
 use super::reservations::{Control, KeptReservations, restore};
 
 pub(crate) type NodeMesh = MeshEnd<NodeMessage>;
-pub(crate) type NodeVolume = AnyVolume<ReactorEnv, Device, NodeMesh, NodeMessage, KeptReservations>;
+pub(crate) type NodeVolume = AnyVolume<ReactorEnv, NodeDisk, NodeMesh, NodeMessage, KeptReservations>;
 type NodeServer = Server<ReactorEnv, NodeVolume, NodeMessage, NodeMesh>;
 
 /// The reactor that accepts connections and holds the hub.
@@ -67,6 +69,8 @@ pub(crate) struct VolumeSpec {
 #[derive(Clone, Debug)]
 pub(crate) enum Backing {
     Device(OpenDevice),
+    /// A volume of the engine, in this group.
+    Log(GroupId),
     Memory,
     Null,
 }
@@ -106,10 +110,20 @@ impl Reactor {
     /// Opens a volume that is to live here.
     pub fn open(&self, spec: VolumeSpec, control: Control) -> Result<VolumeInfo, String> {
         let volume = self.make(&spec, control)?;
+        Ok(self.publish(volume))
+    }
+
+    /// Opens a volume of the engine, which lives here.
+    pub fn open_log(&self, spec: VolumeSpec, disk: NodeDisk, control: Control) -> Result<VolumeInfo, String> {
+        let volume = self.pass_through(&spec, disk, control)?;
+        Ok(self.publish(volume))
+    }
+
+    fn publish(&self, volume: NodeVolume) -> VolumeInfo {
         let info = volume.info();
         self.exchange.publish(volume.clone());
         self.volumes.borrow_mut().insert(info.id, volume);
-        Ok(info)
+        info
     }
 
     fn make(&self, spec: &VolumeSpec, control: Control) -> Result<NodeVolume, String> {
@@ -121,7 +135,17 @@ impl Reactor {
             }
             Backing::Memory => Device::memory(spec.size_bytes),
             Backing::Device(device) => device.clone().attach(&self.env).map_err(|error| error.to_string())?,
+            Backing::Log(_) => return Err("a volume of the engine is opened where the engine is".into()),
         };
+        self.pass_through(spec, NodeDisk::Device(device), control)
+    }
+
+    fn pass_through(
+        &self,
+        spec: &VolumeSpec,
+        disk: NodeDisk,
+        control: Control,
+    ) -> Result<NodeVolume, String> {
         let settings = Settings {
             id: spec.id,
             block_size: spec.block_size,
@@ -130,7 +154,7 @@ impl Reactor {
             scratch: self.scratch.clone(),
         };
         let store = KeptReservations::new(control);
-        let volume = PassThrough::new(self.env.clone(), device, settings, store);
+        let volume = PassThrough::new(self.env.clone(), disk, settings, store);
         volume.map(AnyVolume::PassThrough).map_err(|error| error.to_string())
     }
 

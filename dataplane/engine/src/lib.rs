@@ -8,11 +8,13 @@
 //!   segments, acknowledges them in order, and finds the end of the chain again after a crash.
 //! * [`map`] is the copy-on-write tree from a volume's block to where its data is.
 //! * [`lane`] puts them together: reads and writes of volumes, checkpoints, recovery, snapshots, compaction.
+//! * [`groups`] is all of a node's: a pool of devices, and a lane for each group.
 //!
 //! **Architecture invariant:** this crate reaches disks, time, randomness and tasks only through `ashlar-env`, has no
 //! state outside its values, and no branch for the simulator.
 
 pub mod chunks;
+pub mod groups;
 pub mod ids;
 pub mod lane;
 pub mod log;

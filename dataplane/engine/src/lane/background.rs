@@ -46,6 +46,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         loop {
             self.work.wait_until(|| self.is_due() || self.check().is_err()).await;
             if self.check().is_err() {
+                self.running.set(false);
                 self.worked.notify();
                 return;
             }

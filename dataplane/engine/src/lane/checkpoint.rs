@@ -119,6 +119,9 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     }
 
     async fn write_checkpoint(&self, frozen: &Frozen) -> Result<(), LaneError> {
+        if self.renew.take() {
+            self.leave_segments().await?;
+        }
         let taken = self.pages.borrow_mut().take();
         let mut stream = match taken {
             Some(stream) => stream,
@@ -133,6 +136,22 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         saved?;
         let state = self.state(frozen);
         self.write_state(state).await
+    }
+
+    /// Writes nothing more to the segments that were being written.
+    async fn leave_segments(&self) -> Result<(), LaneError> {
+        if let Some(place) = &mut *self.checkpoints.borrow_mut()
+            && let Some(writer) = place.writer.take()
+        {
+            place.old.push(writer.segment());
+        }
+        let pages = self.pages.borrow_mut().take();
+        if let Some(mut pages) = pages {
+            self.finish_stream(&mut pages).await?;
+            self.core().volatile_from = None;
+            self.seal_stream(pages).await?;
+        }
+        Ok(())
     }
 
     async fn save_all(

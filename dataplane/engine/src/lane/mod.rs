@@ -89,6 +89,10 @@ struct Inner<E: Env, C: Chunks> {
     gate: gate::Gate,
     background: Cell<background::Turns>,
     closed: Cell<bool>,
+    /// The next checkpoint begins new segments.
+    renew: Cell<bool>,
+    /// Whether the background task has not ended.
+    running: Cell<bool>,
 }
 
 /// What the log tells: the state that it changes, and how long the log has become.
@@ -212,6 +216,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             gate: gate::Gate::default(),
             background: Cell::default(),
             closed: Cell::new(false),
+            renew: Cell::new(false),
+            running: Cell::new(false),
         })
     }
 }

@@ -144,6 +144,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
     }
 
     fn start(inner: Rc<Inner<E, C>>) -> Self {
+        inner.running.set(true);
         inner.env.spawn(Rc::clone(&inner).run());
         Self(inner)
     }
@@ -168,15 +169,36 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         Ok(())
     }
 
+    /// Ends all segments that are being written and goes on in new ones, so that a device can be taken out.
+    ///
+    /// # Errors
+    /// What the log or a checkpoint says.
+    pub async fn roll(&self) -> Result<(), LaneError> {
+        let inner = &*self.0;
+        // The one made ahead lies on the old device, too.
+        inner.log().roll().await?;
+        inner.log().roll().await?;
+        inner.renew.set(true);
+        inner.turn(super::background::Want::Checkpoint).await?;
+        // The segment of the checkpoint before is deleted with the next one.
+        inner.turn(super::background::Want::Checkpoint).await
+    }
+
+    /// Ends the lane's tasks, for a group that is to be deleted.
+    pub async fn abandon(&self) {
+        self.0.closed.set(true);
+        self.0.work.notify();
+        self.0.worked.notify();
+        self.0.worked.wait_until(|| !self.0.running.get()).await;
+    }
+
     /// Makes a last checkpoint, so that the next start replays nothing, and ends the lane's tasks.
     ///
     /// # Errors
     /// What the checkpoint says; nothing acknowledged is lost.
     pub async fn close(&self) -> Result<(), LaneError> {
         let saved = self.0.turn(super::background::Want::Checkpoint).await;
-        self.0.closed.set(true);
-        self.0.work.notify();
-        self.0.worked.notify();
+        self.abandon().await;
         saved
     }
 }

@@ -209,6 +209,12 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         }
     }
 
+    /// The number of volume `id`.
+    #[must_use]
+    pub fn number_of(&self, id: VolumeId) -> Option<VolumeNumber> {
+        self.0.core().number_of(id)
+    }
+
     /// Blocks that a volume has.
     #[must_use]
     pub fn blocks(&self, volume: VolumeNumber) -> Option<u64> {

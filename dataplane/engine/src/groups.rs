@@ -1,0 +1,201 @@
+//! The groups of a node: a pool of devices and a lane for each group, known by their identities.
+//!
+//! A group has one lane for now, on the reactor that has the pool; volumes are reached from other reactors by message.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use ashlar_env::units::VolumeId;
+use ashlar_env::{Disk, Env};
+use uuid::Uuid;
+
+use crate::chunks::{Chunks, StoreError};
+use crate::ids::{GroupId, LaneId};
+use crate::lane::{Lane, LaneConfig, LaneError, LaneReport, Recovery, SnapshotNumber, VolumeDisk};
+use crate::store::pool::Pool;
+
+/// The lane of a group in a pool.
+pub type PoolLane<E, D> = Lane<E, Pool<E, D>>;
+
+/// The groups. Cloning gives the same.
+pub struct Groups<E: Env, D: Disk> {
+    inner: Rc<Inner<E, D>>,
+}
+
+impl<E: Env, D: Disk> Clone for Groups<E, D> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+struct Inner<E: Env, D: Disk> {
+    env: E,
+    pool: Pool<E, D>,
+    config: LaneConfig,
+    lanes: RefCell<BTreeMap<GroupId, PoolLane<E, D>>>,
+}
+
+impl<E: Env, D: Disk> Groups<E, D> {
+    /// Groups in a pool of `cluster`, without devices yet.
+    #[must_use]
+    pub fn new(env: E, cluster: Uuid, config: LaneConfig) -> Self {
+        let pool = Pool::new(&env, cluster);
+        Self { inner: Rc::new(Inner { env, pool, config, lanes: RefCell::default() }) }
+    }
+
+    /// The devices.
+    #[must_use]
+    pub fn pool(&self) -> &Pool<E, D> {
+        &self.inner.pool
+    }
+
+    /// The groups that have chunks in the pool, open or not.
+    #[must_use]
+    pub fn found(&self) -> BTreeSet<GroupId> {
+        self.inner.pool.list(None).into_iter().map(|stat| stat.id.lane.group).collect()
+    }
+
+    /// The open groups.
+    #[must_use]
+    pub fn open_groups(&self) -> Vec<GroupId> {
+        self.inner.lanes.borrow().keys().copied().collect()
+    }
+
+    /// The lane of an open group.
+    #[must_use]
+    pub fn lane(&self, group: GroupId) -> Option<PoolLane<E, D>> {
+        self.inner.lanes.borrow().get(&group).cloned()
+    }
+
+    /// Recovers a group that is in the pool.
+    ///
+    /// # Errors
+    /// See [`Lane::open`].
+    pub async fn open(&self, group: GroupId) -> Result<Recovery, LaneError> {
+        let inner = &self.inner;
+        let stores = vec![inner.pool.clone()];
+        let (lane, recovery) = Lane::open(inner.env.clone(), stores, lane_of(group), inner.config).await?;
+        inner.lanes.borrow_mut().insert(group, lane);
+        Ok(recovery)
+    }
+
+    /// Deletes all that is left of a group that is not open.
+    ///
+    /// # Errors
+    /// What the stores say.
+    pub async fn discard(&self, group: GroupId) -> Result<(), LaneError> {
+        Lane::<E, _>::discard(vec![self.inner.pool.clone()], lane_of(group)).await?;
+        // Its identity is never used again, so nobody needs the fence.
+        for store in self.inner.pool.stores() {
+            match store.forget_fence(group).await {
+                Ok(_) | Err(StoreError::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an empty volume, and its group with the first one.
+    ///
+    /// # Errors
+    /// [`LaneError::Exists`], [`LaneError::Full`], or what the stores say.
+    pub async fn create_volume(
+        &self,
+        group: GroupId,
+        id: VolumeId,
+        size_bytes: u64,
+        compress: bool,
+    ) -> Result<(), LaneError> {
+        let lane = match self.lane(group) {
+            Some(lane) => lane,
+            None => self.create(group, compress).await?,
+        };
+        lane.create_volume(id, size_bytes).await.map(|_| ())
+    }
+
+    async fn create(&self, group: GroupId, compress: bool) -> Result<PoolLane<E, D>, LaneError> {
+        let inner = &self.inner;
+        let stores = vec![inner.pool.clone()];
+        let made = Lane::create(inner.env.clone(), stores, lane_of(group), inner.config).await;
+        let lane = match made {
+            Ok(lane) => lane,
+            Err(error) => {
+                // What was begun; where that fails as well, the next start finds it.
+                let _ = self.discard(group).await;
+                return Err(error);
+            }
+        };
+        if compress {
+            lane.set_compression(true).await?;
+        }
+        inner.lanes.borrow_mut().insert(group, lane.clone());
+        Ok(lane)
+    }
+
+    /// Deletes a volume, and its group with the last one. What is not there is deleted already.
+    ///
+    /// # Errors
+    /// What the log or the stores say.
+    pub async fn delete_volume(&self, group: GroupId, id: VolumeId) -> Result<(), LaneError> {
+        let Some(lane) = self.lane(group) else { return Ok(()) };
+        if let Some(number) = lane.number_of(id) {
+            if lane.report().volumes.len() == 1 {
+                return self.delete(group).await;
+            }
+            lane.delete_volume(number).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a group with all that is in it.
+    async fn delete(&self, group: GroupId) -> Result<(), LaneError> {
+        let lane = self.inner.lanes.borrow_mut().remove(&group);
+        if let Some(lane) = lane {
+            lane.abandon().await;
+        }
+        self.discard(group).await
+    }
+
+    /// A volume as a disk of blocks of `block_bytes`.
+    #[must_use]
+    pub fn disk(&self, group: GroupId, id: VolumeId, block_bytes: u32) -> Option<VolumeDisk<E, Pool<E, D>>> {
+        let lane = self.lane(group)?;
+        Some(lane.disk(lane.number_of(id)?, block_bytes))
+    }
+
+    /// Makes volume `to` of what `snapshot` holds of volume `from`.
+    ///
+    /// # Errors
+    /// See [`Lane::clone_volume`].
+    pub async fn clone_volume(
+        &self,
+        group: GroupId,
+        snapshot: SnapshotNumber,
+        from: VolumeId,
+        to: VolumeId,
+    ) -> Result<(), LaneError> {
+        let lane = self.lane(group).ok_or(LaneError::NoVolume)?;
+        let of = lane.number_of(from).ok_or(LaneError::NoVolume)?;
+        lane.clone_volume(to, snapshot, of).await.map(|_| ())
+    }
+
+    /// Makes all that was written durable in checkpoints, so that the next start replays nothing, and closes the groups.
+    pub async fn close(&self) {
+        let lanes = std::mem::take(&mut *self.inner.lanes.borrow_mut());
+        for lane in lanes.into_values() {
+            // What was acknowledged is in the log; a checkpoint only makes the next start shorter.
+            let _ = lane.close().await;
+        }
+    }
+
+    /// What is in each open group.
+    #[must_use]
+    pub fn reports(&self) -> BTreeMap<GroupId, LaneReport> {
+        self.inner.lanes.borrow().iter().map(|(group, lane)| (*group, lane.report())).collect()
+    }
+}
+
+const fn lane_of(group: GroupId) -> LaneId {
+    LaneId { group, lane: 0 }
+}

@@ -1,0 +1,149 @@
+//! What the control plane is told of the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ashlar_cluster::api::{DeviceSpaceView, ExtentView, SpaceView};
+use ashlar_cluster::service::{Diff, DiffQuery, LiveStorage, SnapshotSpace};
+use ashlar_cluster::state::{GroupId, VolumeId};
+use ashlar_engine::chunks::Chunks;
+use ashlar_engine::ids::GroupId as EngineGroup;
+use ashlar_engine::lane::{LaneReport, SnapshotNumber, VolumeReport};
+use ashlar_env::Clock;
+use uuid::Uuid;
+
+use super::home::Home;
+
+/// How long what a snapshot alone holds is taken for what it is.
+const FRESH: Duration = Duration::from_secs(5);
+
+const BLOCK_BYTES: u64 = ashlar_engine::ids::BLOCK_BYTES as u64;
+
+impl Home {
+    /// Space by volume, group, snapshot and device; drains under way.
+    pub async fn report(&self) -> LiveStorage {
+        let mut live = LiveStorage::default();
+        for (group, lane) in self.groups.reports() {
+            add_group(&mut live, GroupId(group.0), &lane);
+        }
+        self.add_snapshots(&mut live).await;
+        for store in self.groups.pool().stores() {
+            let info = store.info();
+            let slot = u64::from(info.chunk_bytes);
+            let (free, slots) = (u64::from(info.free) * slot, u64::from(info.slots) * slot);
+            let space =
+                DeviceSpaceView { used_bytes: Some(slots.saturating_sub(free)), free_bytes: Some(free) };
+            live.devices.insert(info.device, space);
+            if let Some(why) = store.failure() {
+                live.faults.insert(info.device, why);
+            }
+        }
+        live.operations = self.drains.borrow().clone();
+        live
+    }
+
+    /// What each snapshot holds, and holds alone. That takes a walk through maps, so it is found out now and then.
+    async fn add_snapshots(&self, live: &mut LiveStorage) {
+        let reports = self.groups.reports();
+        let there: BTreeSet<_> = reports
+            .iter()
+            .flat_map(|(group, lane)| lane.snapshots.iter().map(|snapshot| (*group, snapshot.number)))
+            .collect();
+        self.exclusive.borrow_mut().retain(|snapshot, _| there.contains(snapshot));
+        for (group, lane) in &reports {
+            for snapshot in lane.snapshots.iter().filter(|snapshot| !snapshot.leaving) {
+                let exclusive_bytes = self.exclusive_bytes(*group, snapshot.number).await;
+                let shared_bytes = snapshot.stored_bytes.saturating_sub(exclusive_bytes);
+                let space = SnapshotSpace { exclusive_bytes, shared_bytes };
+                live.snapshots.insert((GroupId(group.0), u64::from(snapshot.number)), space);
+            }
+        }
+    }
+
+    async fn exclusive_bytes(&self, group: EngineGroup, number: SnapshotNumber) -> u64 {
+        let now = self.env().now();
+        let known = self.exclusive.borrow().get(&(group, number)).copied();
+        match known {
+            Some((bytes, at)) if now.since(at) < FRESH => bytes,
+            _ => {
+                let Some(lane) = self.groups.lane(group) else { return 0 };
+                let bytes = lane.exclusive_bytes(number).await.unwrap_or(0);
+                self.exclusive.borrow_mut().insert((group, number), (bytes, now));
+                bytes
+            }
+        }
+    }
+}
+
+fn add_group(live: &mut LiveStorage, group: GroupId, lane: &LaneReport) {
+    for volume in &lane.volumes {
+        live.volumes.insert(VolumeId(volume.id.0), volume_space(volume));
+    }
+    let logical = lane.volumes.iter().map(|volume| volume.mapped_bytes).sum();
+    let stored: u64 = lane.volumes.iter().map(|volume| volume.stored_bytes).sum();
+    live.groups.insert(
+        group,
+        SpaceView {
+            logical_bytes: Some(logical),
+            stored_bytes: Some(stored),
+            shared_bytes: Some(lane.live_bytes.saturating_sub(stored)),
+            compressed_bytes: Some(logical.saturating_sub(stored)),
+            physical_bytes: Some(lane.physical_bytes),
+        },
+    );
+}
+
+fn volume_space(volume: &VolumeReport) -> SpaceView {
+    SpaceView {
+        logical_bytes: Some(volume.mapped_bytes),
+        stored_bytes: Some(volume.stored_bytes),
+        shared_bytes: None,
+        compressed_bytes: Some(volume.mapped_bytes.saturating_sub(volume.stored_bytes)),
+        physical_bytes: None,
+    }
+}
+
+/// The part of a difference that was asked for.
+pub(super) fn page_of(ranges: &[(u64, u64)], query: &DiffQuery) -> Diff {
+    let mut diff = Diff::default();
+    for &(first, count) in ranges {
+        let (start, end) = (first * BLOCK_BYTES, (first + count) * BLOCK_BYTES);
+        if end <= query.offset_bytes {
+            continue;
+        }
+        if diff.extents.len() >= query.extents_max {
+            diff.next_offset_bytes = Some(start);
+            break;
+        }
+        let offset_bytes = start.max(query.offset_bytes);
+        diff.extents.push(ExtentView { offset_bytes, length_bytes: end - offset_bytes });
+    }
+    diff
+}
+
+/// Faults of devices that could not be opened.
+pub(super) type Faults = BTreeMap<Uuid, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_comes_in_pages() {
+        let ranges = [(0, 2), (5, 1), (9, 3)];
+        let query = |offset_bytes, extents_max| DiffQuery {
+            group: GroupId(1),
+            volume: VolumeId(Uuid::nil()),
+            from: 1,
+            to: None,
+            offset_bytes,
+            extents_max,
+        };
+        let first = page_of(&ranges, &query(0, 2));
+        assert_eq!(first.extents.len(), 2);
+        assert_eq!(first.next_offset_bytes, Some(9 * 4096));
+        let rest = page_of(&ranges, &query(10 * 4096, 2));
+        assert_eq!(rest.extents, vec![ExtentView { offset_bytes: 10 * 4096, length_bytes: 2 * 4096 }]);
+        assert_eq!(rest.next_offset_bytes, None);
+    }
+}
