@@ -415,13 +415,19 @@ fn own_leaf<'a>(
     Node::own(node, birth, generation)
 }
 
-/// Notes `new` at `at` over the base. What an earlier change of the same version had there is replaced at once.
+/// Notes `new` at `at` over the base. Over nothing, what it replaces is known and counted at once; else only that an
+/// earlier change of the same version is not there any more.
 fn change(leaf: &mut Leaf, at: usize, new: Entry, generation: u64, counts: &mut impl Counts) {
-    match leaf.changes.iter_mut().find(|(index, _)| usize::from(*index) == at) {
-        Some((_, entry)) => {
-            counts.dropped(*entry, generation);
-            *entry = new;
-        }
+    let over_nothing = matches!(leaf.base, Base::Empty);
+    let earlier = leaf.changes.iter_mut().find(|(index, _)| usize::from(*index) == at);
+    let old = earlier.as_ref().map_or(Entry::EMPTY, |(_, entry)| *entry);
+    if over_nothing {
+        counts.replaced(old, new, generation);
+    } else if !old.is_empty() {
+        counts.dropped(old, generation);
+    }
+    match earlier {
+        Some((_, entry)) => *entry = new,
         None => leaf.changes.push((at as u16, new)),
     }
 }
@@ -439,8 +445,12 @@ fn merge_in_memory(leaf: &mut Leaf, shape: Shape, generation: u64, counts: &mut 
 }
 
 fn merge_over(leaf: &mut Leaf, mut entries: Box<[Entry]>, generation: u64, counts: &mut impl Counts) {
+    let counted = matches!(leaf.base, Base::Empty);
     for (at, new) in leaf.changes.drain(..) {
-        counts.replaced(std::mem::replace(&mut entries[usize::from(at)], new), new, generation);
+        let old = std::mem::replace(&mut entries[usize::from(at)], new);
+        if !counted {
+            counts.replaced(old, new, generation);
+        }
     }
     *leaf = Leaf::whole(entries);
 }
