@@ -2,7 +2,9 @@
 
 mod crash;
 mod damage;
+mod gate;
 mod model;
+mod order;
 mod pool;
 mod rules;
 mod scribe;
