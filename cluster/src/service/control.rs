@@ -266,9 +266,12 @@ impl ControlPlane {
         self.answer(&what, label, reply, result);
     }
 
-    /// A node that starts or stops takes no changes from people; hosts' reservations are saved until
-    /// the last command is answered.
+    /// A node that starts or stops takes no changes from people; what the node itself has to say, and hosts'
+    /// reservations, are kept until the last command is answered.
     fn check_phase(&self, action: &Action) -> Result<(), Refusal> {
+        if matches!(action, Action::FailDevice { .. } | Action::FinishOperation { .. }) {
+            return Ok(());
+        }
         let why = match self.handle.node.phase() {
             Phase::Ready => return Ok(()),
             Phase::Starting => "the node is starting",

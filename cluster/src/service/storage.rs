@@ -107,7 +107,8 @@ pub struct SnapshotSpace {
 
 /// The storage engine of a node. Implemented by the binary.
 ///
-/// Methods that change something are called by one task, one after the other. They say why they did not do it as the
+/// Methods that change something are called by one task, one after the other; that task carries out every other change
+/// as well, so they must not wait for one (an operation's end is submitted by a task of the engine's own). They say why they did not do it as the
 /// state machine does; what was asked is added by the caller. Those without a result cannot fail: what goes wrong
 /// shows in [`Storage::report`], and is tried again when the node starts.
 pub trait Storage: Send + Sync {

@@ -9,7 +9,7 @@ use super::apply::{Outcome, no_such};
 use super::model::VolumeId;
 use super::name::{Name, VolumeName};
 use super::snapshot::Snapshot;
-use super::{Event, NewVolume, Reason, RefusalKind, State};
+use super::{Event, NewVolume, Reason, RefusalKind, State, Volume};
 
 /// Identity of a group for as long as it exists, under whatever name; never used again. The storage engine knows the
 /// group by it.
@@ -98,11 +98,17 @@ impl State {
             .ok_or_else(|| no_such("group", name.as_str(), self.groups.keys().map(Name::as_str)))
     }
 
-    /// The volumes of a group, in the order of their names.
-    pub fn volumes_of<'a>(&'a self, group: &'a Name) -> impl Iterator<Item = &'a super::Volume> {
-        let in_group = |name: &VolumeName| name.group() == *group;
-        let ids = self.volume_names.iter().filter(move |(name, _)| in_group(name)).map(|(_, id)| id);
-        ids.map(|id| &self.volumes[id])
+    /// The volumes of a group: that of the group's own name first, then the others in the order of their names.
+    ///
+    /// Names of one group are not neighbours in the map (`db`, `db-2`, `db/x`), so both places are looked at.
+    pub fn volumes_of<'a>(&'a self, group: &'a Name) -> impl Iterator<Item = &'a Volume> {
+        let alone = VolumeName::parse(group.as_str()).expect("a name is a volume name");
+        let first = VolumeName::parse(&format!("{group}/0")).expect("a group and a name");
+        let in_group = |(name, _): &(&VolumeName, &VolumeId)| {
+            name.as_str().strip_prefix(group.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let inside = self.volume_names.range(first..).take_while(in_group).map(|(_, id)| id);
+        self.volume_names.get(&alone).into_iter().chain(inside).map(|id| &self.volumes[id])
     }
 
     pub(super) fn set_group_policy(&mut self, name: &Name, compression: Option<Compression>) -> Outcome {
@@ -137,20 +143,6 @@ impl State {
             .next(format!("`ashlar group set {name} --compress {}` changes it", compression.as_str()))),
             _ => Ok(()),
         }
-    }
-
-    /// Number of volumes in a group. Names of one group are not neighbours in the map (`db`, `db-2`,
-    /// `db/x`), so both places are looked at.
-    pub(super) fn members(&self, group: &Name) -> usize {
-        let alone = VolumeName::parse(group.as_str()).expect("a name is a volume name");
-        let prefix = format!("{group}/");
-        let first = VolumeName::parse(&format!("{prefix}0")).expect("a group and a name");
-        let inside = self
-            .volume_names
-            .range(first..)
-            .take_while(|(name, _)| name.as_str().starts_with(&prefix))
-            .count();
-        inside + usize::from(self.volume_names.contains_key(&alone))
     }
 
     /// Makes the group of the new volume `first` unless it is there.

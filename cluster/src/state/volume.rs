@@ -169,7 +169,7 @@ impl State {
         }
         let (group, group_to) = (name.group(), to.group());
         if group != group_to {
-            if self.members(&group) > 1 {
+            if self.volumes_of(&group).count() > 1 {
                 return Err(Reason::new(
                     RefusalKind::Conflict,
                     format!("group {group} has other volumes, and a volume cannot leave its group"),
@@ -202,7 +202,7 @@ impl State {
         let volume = self.volumes.remove(&id).expect("found above");
         let group = name.group();
         let group_id = self.groups[&group].id;
-        if self.members(&group) == 0 {
+        if self.volumes_of(&group).next().is_none() {
             self.groups.remove(&group);
         }
         Ok(vec![Event::VolumeDeleted { volume: Box::new(volume), group_id }])
