@@ -1,17 +1,21 @@
-//! The chunk store of one device.
+//! The chunk store of one device, and several as one ([`pool`]).
 //!
-//! All that a storage node keeps. It knows chunks, not volumes. The layout of the device is in [`format`](mod@format); besides
-//! fences and slot headers there is no metadata and no journal: the table of slots is rebuilt from the headers when the
-//! store is opened.
+//! All that a storage node keeps. It knows chunks, not volumes. The layout of the device is in [`format`](mod@format);
+//! besides fences and slot headers there is no metadata and no journal: the table of slots is rebuilt from the headers
+//! when the store is opened.
 //!
 //! **What holds at any time**
 //!
 //! * A slot is free, or one chunk's. What the newest valid header copy says is so.
-//! * What [`Chunks::create`], [`append`](crate::chunks::Chunk::append), [`seal`](crate::chunks::Chunk::seal), [`Chunks::delete`] and [`Chunks::fence`] have
-//!   acknowledged is durable: written with forced unit access where the device has a volatile cache.
+//! * What [`Chunks::create`], [`append`](crate::chunks::Chunk::append), [`seal`](crate::chunks::Chunk::seal),
+//!   [`Chunks::delete`] and [`Chunks::fence`] have acknowledged is durable: written with forced unit access where the
+//!   device has a volatile cache.
 //! * A granule that holds data is not written again while the chunk lives: appends begin at the end, in whole granules.
 //! * Nobody writes to a slot or reads from it under the name of a chunk that has been deleted: to delete waits for
-//!   appends and reads that are in flight, and ends the handles.
+//!   appends and reads that are in flight, and ends the handles. So a task that awaits a deletion must not keep a read
+//!   of the same chunk that it does not poll; it may drop it.
+//! * What was begun ends, also when its future is dropped, or kept and not polled while somebody else depends on it
+//!   (reads excepted).
 //! * When [`Chunks::fence`] has ended, no append of an older writer is in flight, and none is accepted.
 //! * The first failed write or flush latches the store: whatever changes it is refused from then on, reads go on.
 //!
