@@ -51,6 +51,8 @@ struct World {
     blocks_max: u64,
     /// Whether the victim was ever the only one in reach.
     sole: Rc<Cell<bool>>,
+    /// Whether it was ever damaged: together that is more than redundancy is for.
+    rotten: Rc<Cell<bool>>,
 }
 
 impl World {
@@ -279,7 +281,7 @@ impl World {
         }
         let victim = &self.media[self.victim];
         match env.random_below(6) {
-            5 => {
+            5 if !self.rotten.get() => {
                 // From now on the victim may be the only one that has it all.
                 self.sole.set(true);
                 for other in self.media.iter().filter(|medium| !medium.is(victim)) {
@@ -297,6 +299,7 @@ impl World {
                 let open: Vec<_> = victim.list().into_iter().filter(|stat| stat.sealed.is_none()).collect();
                 if let Some(stat) = open.first() {
                     victim.rot(stat.id, env.random_below(u64::from(SEGMENT_BYTES)) as u32, 4);
+                    self.rotten.set(true);
                     sometimes!(self.control.marks(), "rotten");
                 }
             }
@@ -410,6 +413,7 @@ fn run(seed: u64, replicas: usize, planted: Planted) -> Result<Marks, Failure> {
         victim: draw(replicas as u64) as usize,
         blocks_max: 1 + draw(3),
         sole: Rc::default(),
+        rotten: Rc::default(),
     };
     let (nodes, chaos) = ([control.node("a", 1), control.node("b", 1)], control.node("chaos", 1));
     control.goal_on(chaos, 0, |env| world.chaos(env, nodes));

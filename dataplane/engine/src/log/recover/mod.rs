@@ -216,9 +216,9 @@ impl<C: Chunks> Recovery<'_, C> {
     async fn delete_unused(&self, walked: &[Walked]) -> Result<(), RecoverError> {
         for (shard, stat) in self.segments.list() {
             let is_open_log = stat.id.kind == SegmentKind::Log && stat.sealed.is_none();
-            let counts =
-                walked.iter().any(|one| one.segment == stat.id.segment && one.members.contains(shard));
-            if !is_open_log || counts || !self.reachable.contains(shard) {
+            // A replica that does not count is kept: what it has may be wanted yet.
+            let is_passed = walked.iter().any(|one| one.segment == stat.id.segment);
+            if !is_open_log || is_passed || !self.reachable.contains(shard) {
                 continue;
             }
             if stat.epoch > self.epoch {
