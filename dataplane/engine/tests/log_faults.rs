@@ -92,6 +92,7 @@ impl World {
     async fn try_open(&self, env: &SimEnv) -> Result<Option<(TestLog, Segments<Store>, u64)>, String> {
         self.epoch.set(self.epoch.get() + 1);
         let epoch = Epoch(self.epoch.get());
+        self.decisions.take(epoch);
         if self.books.owner.get() == 0 {
             self.media.iter().for_each(Medium::erase);
         }
@@ -295,7 +296,8 @@ impl World {
                 victim.erase();
                 sometimes!(self.control.marks(), "replaced");
             }
-            1 => {
+            // While a recovery is half done, what is damaged may be the only copy of what it decided to keep.
+            1 if self.books.owner.get() == self.epoch.get() => {
                 let open: Vec<_> = victim.list().into_iter().filter(|stat| stat.sealed.is_none()).collect();
                 if let Some(stat) = open.first() {
                     victim.rot(stat.id, env.random_below(u64::from(SEGMENT_BYTES)) as u32, 4);
@@ -447,7 +449,6 @@ fn planted_bugs_are_found() {
 fn one_replica() {
     let marks = all_well(0..40, 1);
     let wanted = ["recovered something", "checkpoint", "fenced", "taken over alive", "torn"];
-    println!("{:?}", marks.all());
     assert!(marks.missing(&wanted).is_empty(), "{:?}", marks.all());
 }
 
@@ -466,6 +467,5 @@ fn three_replicas() {
     let marks = all_well(2000..2030, 3);
     let wanted =
         ["recovered something", "checkpoint", "fenced", "taken over alive", "replaced", "left behind"];
-    println!("{:?}", marks.all());
     assert!(marks.missing(&wanted).is_empty(), "{:?}", marks.all());
 }

@@ -1,6 +1,6 @@
 //! Who decides that a replica no longer counts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,7 +33,11 @@ pub struct Decision {
 pub struct Refused(pub String);
 
 /// A durable register of decisions, one for each segment that ended with a failure. Of one segment the last decision
-/// counts; a decision of an older epoch than one that is there is refused.
+/// counts.
+///
+/// Epochs are taken from it, too, in whatever way it has: once an epoch is taken, decisions of older ones are refused, and
+/// none that was not refused appears any more. Otherwise a writer that was overtaken in the middle of its recovery could
+/// name a segment that its successor has deleted.
 pub trait Coordinator: 'static {
     /// Commits `decision`. Ready when it survives any crash.
     ///
@@ -50,9 +54,15 @@ pub trait Coordinator: 'static {
 #[derive(Clone, Default)]
 pub struct LocalCoordinator {
     decisions: Rc<RefCell<Vec<Decision>>>,
+    epoch: Rc<Cell<u64>>,
 }
 
 impl LocalCoordinator {
+    /// From now on refuses decisions of epochs below `epoch`.
+    pub fn take(&self, epoch: Epoch) {
+        self.epoch.set(self.epoch.get().max(epoch.0));
+    }
+
     /// All decisions, in the order of their commits.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decision> {
@@ -62,16 +72,13 @@ impl LocalCoordinator {
 
 impl Coordinator for LocalCoordinator {
     fn commit_seal(&self, decision: Decision) -> Pin<Box<dyn Future<Output = Result<(), Refused>>>> {
-        let mut decisions = self.decisions.borrow_mut();
-        let newer = decisions.iter().map(|d| d.epoch).max().filter(|&newest| newest > decision.epoch);
-        let result = match newer {
-            Some(newest) => Err(Refused(format!("epoch {} has taken over", newest.0))),
-            None => {
-                decisions.push(decision);
-                Ok(())
-            }
-        };
-        Box::pin(ready(result))
+        if decision.epoch.0 < self.epoch.get() {
+            let refused = Refused(format!("epoch {} has taken over", self.epoch.get()));
+            return Box::pin(ready(Err(refused)));
+        }
+        self.take(decision.epoch);
+        self.decisions.borrow_mut().push(decision);
+        Box::pin(ready(Ok(())))
     }
 
     fn decision(&self, lane: LaneId, segment: SegmentId) -> Option<Decision> {

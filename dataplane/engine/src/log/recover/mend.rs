@@ -15,27 +15,44 @@ use super::{RecoverError, Recovery};
 /// Copies go through buffers of at most this many bytes.
 const COPY_BYTES_MAX: usize = 256 << 10;
 
+/// What is to be done with the replicas of a segment; nothing with those that are in neither set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Plan {
+    /// They are sealed.
+    pub seal: ShardSet,
+    /// They are made again from others, and sealed.
+    pub remake: ShardSet,
+}
+
 impl<C: Chunks> Recovery<'_, C> {
-    /// Brings every replica in reach that counts to the end of `one`, and seals it.
-    pub async fn mend(&self, one: &Walked) -> Result<(), RecoverError> {
-        let seal = Seal { length: one.end, next: one.next.map(|(next, _)| next) };
-        let in_reach = one.members.and(self.reachable);
-        let mut remake = ShardSet::EMPTY;
-        for shard in in_reach.iter() {
+    /// Decides what becomes of each replica of `one` that counts and is in reach.
+    pub async fn plan(&self, one: &Walked) -> Result<Plan, RecoverError> {
+        let seal = one.seal();
+        let mut plan = Plan::default();
+        for shard in one.members.and(self.reachable).iter() {
             match action(&self.look(one, shard, &seal).await) {
                 Action::Ignore | Action::Keep => {}
-                Action::Seal => self.seal_one(one, shard, seal).await?,
-                Action::Remake => remake = remake.with(ShardSet::of(shard)),
+                Action::Seal => plan.seal = plan.seal.with(ShardSet::of(shard)),
+                Action::Remake => plan.remake = plan.remake.with(ShardSet::of(shard)),
                 Action::YieldTo => return Err(RecoverError::Fenced { fence: self.epoch.0 + 1 }),
                 Action::Conflict => return Err(RecoverError::Conflict { segment: one.segment }),
             }
         }
-        let whole = if remake.is_empty() { Vec::new() } else { self.whole(one).await? };
-        for shard in remake.iter() {
+        Ok(plan)
+    }
+
+    /// Brings every replica in reach that counts to the end of `one`, and seals it.
+    pub async fn mend(&self, one: &Walked, plan: &Plan) -> Result<(), RecoverError> {
+        let seal = one.seal();
+        let whole = if plan.remake.is_empty() { Vec::new() } else { self.whole(one).await? };
+        for shard in plan.seal.iter() {
+            self.seal_one(one, shard, seal).await?;
+        }
+        for shard in plan.remake.iter() {
             self.remake(one, shard, &whole).await?;
             self.seal_one(one, shard, seal).await?;
         }
-        self.segments.open(one.segment, SegmentKind::Log, in_reach);
+        self.segments.open(one.segment, SegmentKind::Log, one.members.and(self.reachable));
         Ok(())
     }
 

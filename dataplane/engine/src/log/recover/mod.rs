@@ -26,8 +26,8 @@
 //! # Phases
 //!
 //! 1. Fence. 2. Walk and replay (`walk.rs`), and check the end (`end.rs`). 3. Delete segments that were made ahead and never used. 4. Make the new
-//!    segment. 5. Commit what is lost: for each segment with a replica out of reach, that it does not count any more.
-//!    6. Bring every replica in reach to its segment's end, by the decision table in `table.rs`, and seal it.
+//!    segment. 5. Decide what becomes of each replica in reach, by the table in `table.rs`. 6. Commit the end of each
+//!    segment that has a replica out of reach, or one that is to be made again. 7. Make replicas again, and seal all.
 //!
 //! Nothing is appended to the new segment before all of this is durable. A crash on the way leaves a log that the next
 //! recovery finds just the same: each phase only adds what the next run agrees with. (A new segment that was made and
@@ -50,6 +50,7 @@ use crate::segment::{Replicas, Segments, ShardError, ShardSet, join_until};
 use super::config::{LogConfig, Planted};
 use super::coordinator::{Coordinator, Decision};
 use super::op::{AppliedOp, Position};
+use mend::Plan;
 use walk::Walked;
 
 pub use table::{Action, Content, EpochIs, ROWS, ReplicaState, Row, SealIs, action};
@@ -162,9 +163,13 @@ pub async fn recover<E: Env, C: Chunks>(
     let (segment, replicas) = segments.create(SegmentKind::Log, epoch, reachable).await?;
     let position = Position { segment, offset: 0, shards: reachable, ..end };
     let walked = link(walked, &position);
-    recovery.commit(&walked).await?;
+    let mut plans = Vec::new();
     for one in &walked {
-        recovery.mend(one).await?;
+        plans.push(recovery.plan(one).await?);
+    }
+    recovery.commit(&walked, &plans).await?;
+    for (one, plan) in walked.iter().zip(&plans) {
+        recovery.mend(one, plan).await?;
         each(Event::Sealed(one.segment, one.end));
     }
     Ok(Recovered { position, replicas })
@@ -232,12 +237,14 @@ impl<C: Chunks> Recovery<'_, C> {
         Ok(())
     }
 
-    /// Commits, oldest first, which replicas do not count any more, where that or the set of replicas changes.
-    async fn commit(&self, walked: &[Walked]) -> Result<(), RecoverError> {
-        for one in walked {
+    /// Commits, oldest first, where a segment ends and which of its replicas do not count any more: where one is out of
+    /// reach, where the next segment has other replicas, and before a replica is made again, so that it cannot be taken
+    /// for the whole while it is not.
+    async fn commit(&self, walked: &[Walked], plans: &[Plan]) -> Result<(), RecoverError> {
+        for (one, plan) in walked.iter().zip(plans) {
             let lost = one.members.without(self.reachable);
             let (next, next_shards) = one.next.expect("the segments are linked");
-            if lost.is_empty() && next_shards == one.shards {
+            if lost.is_empty() && plan.remake.is_empty() && next_shards == one.shards {
                 continue;
             }
             let decision = Decision {

@@ -28,6 +28,11 @@ pub(super) struct Walked {
 }
 
 impl Walked {
+    /// How it is sealed.
+    pub fn seal(&self) -> Seal {
+        Seal { length: self.end, next: self.next.map(|(next, _)| next) }
+    }
+
     /// The chain from the segment's beginning to its agreed end. Where the walk entered it later, its first record is
     /// taken as it is: it was acknowledged, and what follows is bound to it.
     pub fn whole(&self) -> Chain {
