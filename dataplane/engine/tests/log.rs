@@ -218,8 +218,7 @@ async fn misdirected(env: SimEnv, planted: Planted) -> Vec<String> {
     let config = LogConfig { planted, ..LogConfig::default() };
     let segments = Segments::new(LANE, segments.stores().to_vec());
     recover(&env, &segments, &LocalCoordinator::default(), Epoch(2), start, &config, each).await.unwrap();
-    let found = again.0.borrow().clone();
-    found
+    again.0.take()
 }
 
 #[test]

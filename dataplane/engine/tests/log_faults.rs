@@ -374,7 +374,8 @@ impl World {
 fn open_sealed(segments: &Segments<Store>) {
     let mut shards: BTreeMap<SegmentId, ShardSet> = BTreeMap::new();
     for (shard, stat) in segments.list() {
-        if stat.sealed.is_some() && !segments.contains(stat.id.segment) {
+        let counts = segments.find(stat.id.segment, SegmentKind::Log, shard) == stat.id;
+        if counts && stat.sealed.is_some() && !segments.contains(stat.id.segment) {
             let set = shards.entry(stat.id.segment).or_default();
             *set = set.with(ShardSet::of(shard));
         }

@@ -5,7 +5,9 @@
 //! ([`crate::log`]) appends records.
 //!
 //! A store's place in the list is the shard number of the chunks on it. Nothing is repaired in place, because chunks are
-//! append-only: a damaged replica is copied to a new segment by whoever compacts it.
+//! append-only. A replica that is made again is written under a second name ([`Segments::copy_id`]) and takes the place
+//! of the first when it is sealed, so that at no time is there less than before. The log's recovery does that; for sealed
+//! segments that are damaged later, compaction writes what lives in them elsewhere.
 
 mod set;
 mod writer;
@@ -143,6 +145,21 @@ impl<C: Chunks> Segments<C> {
         ChunkId { lane: self.inner.lane, segment, kind, shard }
     }
 
+    /// The other name a replica may have: that of a copy that replaces it. It counts once it is sealed, and the chunk of
+    /// the first name does not any more.
+    #[must_use]
+    pub fn copy_id(&self, segment: SegmentId, kind: SegmentKind, shard: u8) -> ChunkId {
+        self.chunk_id(segment, kind, shard + SHARDS_MAX as u8)
+    }
+
+    /// The name under which the store of `shard` has its replica, if it has one.
+    #[must_use]
+    pub fn find(&self, segment: SegmentId, kind: SegmentKind, shard: u8) -> ChunkId {
+        let copy = self.copy_id(segment, kind, shard);
+        let is_copied = self.store(shard).stat(copy).is_some_and(|stat| stat.sealed.is_some());
+        if is_copied { copy } else { self.chunk_id(segment, kind, shard) }
+    }
+
     /// Makes a segment with a chunk on each store of `shards`, durably. It is known from then on.
     ///
     /// # Errors
@@ -234,7 +251,7 @@ impl<C: Chunks> Segments<C> {
     pub fn open(&self, segment: SegmentId, kind: SegmentKind, shards: ShardSet) -> usize {
         let mut replicas = Replicas::new();
         for shard in shards.iter() {
-            if let Some(chunk) = self.store(shard).open(self.chunk_id(segment, kind, shard)) {
+            if let Some(chunk) = self.store(shard).open(self.find(segment, kind, shard)) {
                 replicas.push(Replica { shard, chunk });
             }
         }
@@ -319,13 +336,18 @@ impl<C: Chunks> Segments<C> {
     /// The first store that fails; what it holds is then found again by the next recovery.
     pub async fn delete(&self, segment: SegmentId, epoch: Epoch) -> Result<(), ShardError> {
         let Some(known) = self.inner.known.borrow_mut().remove(&segment) else { return Ok(()) };
-        let delete = |replica: &Replica<C::Chunk>| {
-            let shard = replica.shard;
-            let gone = self.store(shard).delete(self.chunk_id(segment, known.kind, shard), epoch);
+        let shards = known.replicas.iter().map(|replica| replica.shard);
+        let names = shards.flat_map(|shard| {
+            let (first, copy) =
+                (self.chunk_id(segment, known.kind, shard), self.copy_id(segment, known.kind, shard));
+            [(shard, first), (shard, copy)]
+        });
+        let delete = |(shard, id): (u8, ChunkId)| {
+            let gone = self.store(shard).delete(id, epoch);
             async move { (shard, gone.await) }
         };
         let mut result = Ok(());
-        for (shard, gone) in join(known.replicas.iter().map(delete)).await {
+        for (shard, gone) in join(names.map(delete)).await {
             if let Err(error) = gone
                 && error != StoreError::NotFound
             {

@@ -243,7 +243,7 @@ pub fn check_replicas(
     for segment in numbers {
         let mut first: Option<(Vec<u8>, _)> = None;
         for shard in segments.shards(segment).iter() {
-            let id = segments.chunk_id(segment, SegmentKind::Log, shard);
+            let id = segments.find(segment, SegmentKind::Log, shard);
             let Some((bytes, seal)) = media[usize::from(shard)].chunk(id) else {
                 return Err(format!("{segment:?} has no replica {shard}"));
             };

@@ -4,7 +4,7 @@ use ashlar_env::BufPool;
 use ashlar_env::buf::{MAX_BYTES, PoolPlan};
 
 use crate::chunks::{Chunk, Chunks};
-use crate::ids::{SegmentId, SegmentKind};
+use crate::ids::{ChunkId, SegmentKind};
 
 use super::super::op::Position;
 use super::super::record::{FIXED_BYTES, HEADER_BYTES_MAX, decode_header};
@@ -13,8 +13,8 @@ use super::{RecoverError, Recovery};
 
 /// Where to look for records.
 struct Place {
-    segment: SegmentId,
     shard: u8,
+    id: ChunkId,
     offset: u32,
     /// From there to the end of the chunk; else there only.
     whole: bool,
@@ -38,14 +38,17 @@ impl<C: Chunks> Recovery<'_, C> {
         if !last.is_sealed {
             let (segment, offset) = (last.segment, last.end);
             let shards = last.members.and(self.reachable);
-            places.extend(shards.iter().map(|shard| Place { segment, shard, offset, whole: true }));
+            places.extend(shards.iter().map(|shard| {
+                let id = self.segments.find(segment, SegmentKind::Log, shard);
+                Place { shard, id, offset, whole: true }
+            }));
         }
         for (shard, stat) in self.segments.list() {
             let segment = stat.id.segment;
             let passed = walked.iter().any(|one| one.segment == segment);
             let later = stat.sealed.is_none() || segment > last.segment;
             if stat.id.kind == SegmentKind::Log && !passed && later && self.reachable.contains(shard) {
-                places.push(Place { segment, shard, offset: 0, whole: false });
+                places.push(Place { shard, id: stat.id, offset: 0, whole: false });
             }
         }
         places
@@ -53,11 +56,10 @@ impl<C: Chunks> Recovery<'_, C> {
 
     /// Whether there is a record that was sent after that of `sequence` had been acknowledged.
     async fn shows_loss(&self, place: &Place, sequence: u64) -> bool {
-        let id = self.segments.chunk_id(place.segment, SegmentKind::Log, place.shard);
         let store = self.segments.store(place.shard);
-        let Some(chunk) = store.open(id) else { return false };
+        let Some(chunk) = store.open(place.id) else { return false };
         let align = self.segments.align_bytes() as usize;
-        let sealed = store.stat(id).and_then(|stat| stat.sealed);
+        let sealed = store.stat(place.id).and_then(|stat| stat.sealed);
         let limit = sealed.map_or(store.info().chunk_bytes, |seal| seal.length);
         let step = if place.whole { MAX_BYTES } else { HEADER_BYTES_MAX } as u32;
         let pool = BufPool::on_heap(PoolPlan { limits: [1, 1, 1, 1, 1] });
@@ -74,7 +76,7 @@ impl<C: Chunks> Recovery<'_, C> {
             for from in starts.take(if place.whole { usize::MAX } else { 1 }) {
                 if let Ok(record) = decode_header(&bytes[from..])
                     && record.header.lane == self.segments.lane()
-                    && record.header.segment == place.segment
+                    && record.header.segment == place.id.segment
                     && record.acknowledged_below() > sequence
                 {
                     return true;

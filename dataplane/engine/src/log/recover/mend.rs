@@ -4,7 +4,7 @@ use ashlar_env::BufPool;
 use ashlar_env::buf::PoolPlan;
 
 use crate::chunks::{Chunk, Chunks, Seal, StoreError};
-use crate::ids::SegmentKind;
+use crate::ids::{ChunkId, SegmentKind};
 use crate::segment::{Replica, Replicas, ShardError, ShardSet};
 
 use super::scan::Scan;
@@ -50,7 +50,6 @@ impl<C: Chunks> Recovery<'_, C> {
         }
         for shard in plan.remake.iter() {
             self.remake(one, shard, &whole).await?;
-            self.seal_one(one, shard, seal).await?;
         }
         self.segments.open(one.segment, SegmentKind::Log, one.members.and(self.reachable));
         Ok(())
@@ -65,7 +64,7 @@ impl<C: Chunks> Recovery<'_, C> {
             seal: SealIs::Open,
             content: Content::Equal,
         };
-        let id = self.segments.chunk_id(one.segment, SegmentKind::Log, shard);
+        let id = self.segments.find(one.segment, SegmentKind::Log, shard);
         let Some(stat) = self.stat(one.segment, shard) else { return state };
         let Some(chunk) = self.segments.store(shard).open(id) else { return state };
         state.missing = false;
@@ -116,16 +115,14 @@ impl<C: Chunks> Recovery<'_, C> {
         Err(RecoverError::Interrupted { segment: one.segment })
     }
 
-    /// Makes the replica on `shard` again with these bytes. They are at hand before anything is deleted, because this
-    /// replica may have records that no other has.
+    /// Makes the replica on `shard` again with these bytes, under its other name. What it had is deleted when the new one
+    /// is complete and sealed: until then it counts, and may have records that no other has.
     async fn remake(&self, one: &Walked, shard: u8, bytes: &[u8]) -> Result<(), RecoverError> {
         let fail = |error| RecoverError::from(ShardError { shard, error });
-        let id = self.segments.chunk_id(one.segment, SegmentKind::Log, shard);
         let store = self.segments.store(shard);
-        match store.delete(id, self.epoch).await {
-            Ok(()) | Err(StoreError::NotFound) => {}
-            Err(error) => return Err(fail(error)),
-        }
+        let id = self.segments.copy_id(one.segment, SegmentKind::Log, shard);
+        let old = self.segments.chunk_id(one.segment, SegmentKind::Log, shard);
+        self.delete(shard, id).await?;
         let target = store.create(id, self.epoch).await.map_err(fail)?;
         let pool = BufPool::on_heap(PoolPlan { limits: [0, 0, 0, 1, 0] });
         let mut offset = 0;
@@ -135,6 +132,15 @@ impl<C: Chunks> Recovery<'_, C> {
             target.append(self.epoch, offset, &[buf.freeze()]).await.map_err(fail)?;
             offset += part.len() as u32;
         }
-        Ok(())
+        target.seal(self.epoch, one.seal()).await.map_err(fail)?;
+        self.delete(shard, old).await
+    }
+
+    /// Deletes a chunk, if it is there.
+    pub async fn delete(&self, shard: u8, id: ChunkId) -> Result<(), RecoverError> {
+        match self.segments.store(shard).delete(id, self.epoch).await {
+            Ok(()) | Err(StoreError::NotFound) => Ok(()),
+            Err(error) => Err(ShardError { shard, error }.into()),
+        }
     }
 }

@@ -26,8 +26,9 @@
 //! # Phases
 //!
 //! 1. Fence. 2. Walk and replay (`walk.rs`), and check the end (`end.rs`). 3. Delete segments that were made ahead and never used. 4. Make the new
-//!    segment. 5. Decide what becomes of each replica in reach, by the table in `table.rs`. 6. Commit the end of each
-//!    segment that has a replica out of reach, or one that is to be made again. 7. Make replicas again, and seal all.
+//!    segment. 5. Commit the end of each segment that has a replica out of reach, without that one. 6. Bring each replica
+//!    in reach to its segment's end, as the table in `table.rs` says, and seal it. One that has to be made again is written
+//!    beside what there is of it, which counts until the new one is sealed.
 //!
 //! Nothing is appended to the new segment before all of this is durable. A crash on the way leaves a log that the next
 //! recovery finds just the same: each phase only adds what the next run agrees with. (A new segment that was made and
@@ -45,12 +46,11 @@ use ashlar_env::Env;
 
 use crate::chunks::{Chunks, StoreError};
 use crate::ids::{Epoch, SegmentId, SegmentKind};
-use crate::segment::{Replicas, Segments, ShardError, ShardSet, join_until};
+use crate::segment::{Replicas, SHARDS_MAX, Segments, ShardError, ShardSet, join_until};
 
 use super::config::{LogConfig, Planted};
 use super::coordinator::{Coordinator, Decision};
 use super::op::{AppliedOp, Position};
-use mend::Plan;
 use walk::Walked;
 
 pub use table::{Action, Content, EpochIs, ROWS, ReplicaState, Row, SealIs, action};
@@ -163,13 +163,10 @@ pub async fn recover<E: Env, C: Chunks>(
     let (segment, replicas) = segments.create(SegmentKind::Log, epoch, reachable).await?;
     let position = Position { segment, offset: 0, shards: reachable, ..end };
     let walked = link(walked, &position);
-    let mut plans = Vec::new();
+    recovery.commit(&walked).await?;
     for one in &walked {
-        plans.push(recovery.plan(one).await?);
-    }
-    recovery.commit(&walked, &plans).await?;
-    for (one, plan) in walked.iter().zip(&plans) {
-        recovery.mend(one, plan).await?;
+        let plan = recovery.plan(one).await?;
+        recovery.mend(one, &plan).await?;
         each(Event::Sealed(one.segment, one.end));
     }
     Ok(Recovered { position, replicas })
@@ -220,31 +217,34 @@ impl<C: Chunks> Recovery<'_, C> {
     /// Deletes log segments that nothing refers to, where they are in reach.
     async fn delete_unused(&self, walked: &[Walked]) -> Result<(), RecoverError> {
         for (shard, stat) in self.segments.list() {
-            let is_open_log = stat.id.kind == SegmentKind::Log && stat.sealed.is_none();
-            // A replica that does not count is kept: what it has may be wanted yet.
             let is_passed = walked.iter().any(|one| one.segment == stat.id.segment);
-            if !is_open_log || is_passed || !self.reachable.contains(shard) {
+            let is_copy = usize::from(stat.id.shard) >= SHARDS_MAX;
+            let is_unused = if is_passed {
+                // A copy that was not completed, or what a complete one replaces. A replica that does not count is kept:
+                // what it has may be wanted yet.
+                let counts = self.segments.find(stat.id.segment, SegmentKind::Log, shard);
+                counts != stat.id && (is_copy || stat.sealed.is_none())
+            } else {
+                stat.sealed.is_none()
+            };
+            if stat.id.kind != SegmentKind::Log || !is_unused || !self.reachable.contains(shard) {
                 continue;
             }
             if stat.epoch > self.epoch {
                 return Err(RecoverError::Fenced { fence: stat.epoch.0 });
             }
-            match self.segments.store(shard).delete(stat.id, self.epoch).await {
-                Ok(()) | Err(StoreError::NotFound) => {}
-                Err(error) => return Err(ShardError { shard, error }.into()),
-            }
+            self.delete(shard, stat.id).await?;
         }
         Ok(())
     }
 
     /// Commits, oldest first, where a segment ends and which of its replicas do not count any more: where one is out of
-    /// reach, where the next segment has other replicas, and before a replica is made again, so that it cannot be taken
-    /// for the whole while it is not.
-    async fn commit(&self, walked: &[Walked], plans: &[Plan]) -> Result<(), RecoverError> {
-        for (one, plan) in walked.iter().zip(plans) {
+    /// reach, and where the next segment has other replicas.
+    async fn commit(&self, walked: &[Walked]) -> Result<(), RecoverError> {
+        for one in walked {
             let lost = one.members.without(self.reachable);
             let (next, next_shards) = one.next.expect("the segments are linked");
-            if lost.is_empty() && plan.remake.is_empty() && next_shards == one.shards {
+            if lost.is_empty() && next_shards == one.shards {
                 continue;
             }
             let decision = Decision {

@@ -147,7 +147,7 @@ impl<C: Chunks> Recovery<'_, C> {
 
     /// What the store of `shard` knows of its replica.
     pub fn stat(&self, segment: SegmentId, shard: u8) -> Option<ChunkStat> {
-        let id = self.segments.chunk_id(segment, SegmentKind::Log, shard);
+        let id = self.segments.find(segment, SegmentKind::Log, shard);
         self.segments.store(shard).stat(id)
     }
 }
