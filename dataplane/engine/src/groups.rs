@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::chunks::{Chunks, StoreError};
 use crate::ids::{GroupId, LaneId};
 use crate::lane::{Lane, LaneConfig, LaneError, LaneReport, Recovery, SnapshotNumber, VolumeDisk};
-use crate::store::pool::Pool;
+use crate::store::ChunkStore;
+use crate::store::pool::{Added, Pool, PoolError};
 
 /// The lane of a group in a pool.
 pub type PoolLane<E, D> = Lane<E, Pool<E, D>>;
@@ -42,6 +43,15 @@ impl<E: Env, D: Disk> Groups<E, D> {
     pub fn new(env: E, cluster: Uuid, config: LaneConfig) -> Self {
         let pool = Pool::new(&env, cluster);
         Self { inner: Rc::new(Inner { env, pool, config, lanes: RefCell::default() }) }
+    }
+
+    /// Takes a device's store into the pool.
+    ///
+    /// # Errors
+    /// [`PoolError`]; the pool is then as it was.
+    pub async fn add(&self, store: ChunkStore<E, D>) -> Result<Added, PoolError> {
+        store.set_reserve(reserve_slots(store.info().slots));
+        self.inner.pool.add(store).await
     }
 
     /// The devices.
@@ -194,6 +204,13 @@ impl<E: Env, D: Disk> Groups<E, D> {
     pub fn reports(&self) -> BTreeMap<GroupId, LaneReport> {
         self.inner.lanes.borrow().iter().map(|(group, lane)| (*group, lane.report())).collect()
     }
+}
+
+/// How many of a store's slots are kept for checkpoints and compaction: what one round of these takes before it gives
+/// anything back, and a part of large stores, since several groups may be at it.
+#[must_use]
+pub fn reserve_slots(slots: u32) -> u32 {
+    (slots / 64).clamp(12, 256)
 }
 
 const fn lane_of(group: GroupId) -> LaneId {

@@ -73,7 +73,7 @@ impl Home {
             Reason::new(RefusalKind::Invalid, error.to_string())
                 .next("to use it all the same, and lose what is on it: --force")
         })?;
-        self.groups.pool().add(store).await.map_err(failed)?;
+        self.groups.add(store).await.map_err(failed)?;
         Ok(())
     }
 
@@ -84,7 +84,7 @@ impl Home {
         if store.device() != id {
             return Err(format!("it is device {}, not {id}: disks were exchanged", store.device()));
         }
-        self.groups.pool().add(store).await.map_err(|error| error.to_string())?;
+        self.groups.add(store).await.map_err(|error| error.to_string())?;
         Ok(())
     }
 

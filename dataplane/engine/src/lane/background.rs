@@ -72,6 +72,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         turns.asked > turns.ended
             || self.shared.logged_bytes.get() >= self.config.checkpoint_bytes
             || self.core().is_letting_go()
+            || (self.is_short() && self.segments.next_number() != self.fruitless.get())
             || self.core().leaves.len() > self.config.leaves_max + self.config.leaves_max / 4
     }
 
@@ -81,9 +82,14 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             self.checkpoint().await?;
         }
         if space || self.is_short() {
+            let before = self.gained.get();
             let moved = self.compact().await;
-            self.checkpoint().await?;
+            let saved = self.checkpoint().await;
+            if self.gained.get() <= before {
+                self.fruitless.set(self.segments.next_number());
+            }
             moved?;
+            saved?;
         }
         Ok(())
     }

@@ -288,6 +288,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let dead = std::mem::take(&mut self.core().dead);
         for segment in dead {
             self.segments.delete(segment, self.epoch).await?;
+            self.gained.set(self.gained.get() + 1);
         }
         Ok(())
     }

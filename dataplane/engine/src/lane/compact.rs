@@ -26,6 +26,9 @@ use super::{Inner, LaneError};
 /// Segments with less than this part (of 256) to gain are left alone.
 const GAIN_MIN: i64 = 16;
 
+/// Items that are looked at before others get their turn.
+const TOGETHER: usize = 64;
+
 /// Versions that have been looked into, so that their pages are read once for a victim.
 type Versions = BTreeMap<(VolumeNumber, Option<SnapshotNumber>, usize), Tree>;
 
@@ -90,7 +93,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             }
         }
         let mut runs: BTreeMap<SegmentId, Runs> = BTreeMap::new();
-        for item in &live {
+        for (at, item) in live.iter().enumerate() {
+            if at % TOGETHER == 0 {
+                yield_now().await;
+            }
             let start = item.position as usize * GRANULE_BYTES;
             let stored = &bytes[start..start + usize::from(item.granules) * GRANULE_BYTES];
             if crc32c(stored) != item.crc {
@@ -127,10 +133,13 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     async fn live_items(&self, items: &[Item]) -> Result<Vec<Item>, LaneError> {
         let mut live = Vec::new();
         let mut versions = Versions::new();
-        for item in items {
-            if self.is_live(item, &mut versions).await? {
-                live.push(*item);
+        for some in items.chunks(TOGETHER) {
+            for item in some {
+                if self.is_live(item, &mut versions).await? {
+                    live.push(*item);
+                }
             }
+            yield_now().await;
         }
         Ok(live)
     }

@@ -88,6 +88,10 @@ struct Inner<E: Env, C: Chunks> {
     /// Keeps writers out during a restore.
     gate: gate::Gate,
     background: Cell<background::Turns>,
+    /// Segments that were deleted, less those that compaction made.
+    gained: Cell<i64>,
+    /// The number of the next segment after compaction gained nothing: it is not tried again before another was written.
+    fruitless: Cell<u32>,
     closed: Cell<bool>,
     /// The next checkpoint begins new segments.
     renew: Cell<bool>,
@@ -215,6 +219,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             ranges: ranges::Ranges::default(),
             gate: gate::Gate::default(),
             background: Cell::default(),
+            gained: Cell::new(0),
+            fruitless: Cell::new(0),
             closed: Cell::new(false),
             renew: Cell::new(false),
             running: Cell::new(false),

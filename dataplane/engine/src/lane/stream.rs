@@ -38,6 +38,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let mut core = self.core();
         let birth = core.birth;
         core.table.add(writer.segment(), kind, birth);
+        self.gained.set(self.gained.get() - 1);
         let lead = match kind {
             // Blocks are read straight into the buffers of hosts where they are aligned.
             SegmentKind::Moved => self.segments.align_bytes() as usize,

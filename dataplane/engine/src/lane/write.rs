@@ -16,6 +16,9 @@ use super::{Inner, LaneError};
 /// The most blocks that one operation of the log clears: what it takes to apply it is bounded.
 const CLEAR_BLOCKS_MAX: u64 = 1 << 16;
 
+/// How often in sequence a turn of the background task may gain no space before a write fails for want of it.
+const FRUITLESS_MAX: u32 = 2;
+
 /// How blocks are cleared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Clear {
@@ -89,7 +92,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
 
     /// Logs what `op` makes, again after space was made where there was none.
     async fn append_inside(&self, op: impl Fn() -> Op) -> Result<(), LaneError> {
-        let mut tries = 0;
+        let mut fruitless = 0;
         loop {
             match self.log().append(op()).await {
                 Ok(()) => {
@@ -98,9 +101,11 @@ impl<E: Env, C: Chunks> Inner<E, C> {
                     }
                     return self.check();
                 }
-                Err(LogError::Full) if tries < 2 => {
-                    tries += 1;
+                Err(LogError::Full) if fruitless < FRUITLESS_MAX => {
+                    let before = self.gained.get();
                     self.turn(Want::Space).await?;
+                    // As long as there is space to be had, whoever comes late is served late.
+                    fruitless = if self.gained.get() > before { 0 } else { fruitless + 1 };
                 }
                 Err(LogError::Full) => return Err(LaneError::Full),
                 Err(error @ (LogError::Failed(_) | LogError::Fenced { .. } | LogError::Refused(_))) => {

@@ -173,6 +173,20 @@ impl<C: Chunks> Segments<C> {
         self.create_until(std::future::pending(), kind, epoch, shards).await
     }
 
+    /// As [`Self::create`], from the stores' reserve as well whatever the kind: for a log that is recovered when nothing
+    /// else is left.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_reserved(
+        &self,
+        kind: SegmentKind,
+        epoch: Epoch,
+        shards: ShardSet,
+    ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
+        self.create_with(std::future::pending(), true, kind, epoch, shards).await
+    }
+
     /// As [`Self::create`]; when `over` has ended, a store that has not answered while another has is taken for failed.
     ///
     /// # Errors
@@ -180,6 +194,18 @@ impl<C: Chunks> Segments<C> {
     pub async fn create_until(
         &self,
         over: impl Future<Output = ()>,
+        kind: SegmentKind,
+        epoch: Epoch,
+        shards: ShardSet,
+    ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
+        // Checkpoints and compaction make space, and must always be able to.
+        self.create_with(over, kind != SegmentKind::Log, kind, epoch, shards).await
+    }
+
+    async fn create_with(
+        &self,
+        over: impl Future<Output = ()>,
+        reserved: bool,
         kind: SegmentKind,
         epoch: Epoch,
         shards: ShardSet,
@@ -192,7 +218,7 @@ impl<C: Chunks> Segments<C> {
                 is_over = is_over || over.as_mut().poll(cx).is_ready();
                 if is_over { Poll::Ready(()) } else { Poll::Pending }
             });
-            match self.create_as(over, segment, kind, epoch, shards).await {
+            match self.create_as(over, reserved, segment, kind, epoch, shards).await {
                 Err(exists @ ShardError { error: StoreError::Exists, .. }) => last = Some(exists),
                 Err(error) => return Err(error),
                 Ok(replicas) => {
@@ -207,12 +233,18 @@ impl<C: Chunks> Segments<C> {
     async fn create_as(
         &self,
         over: impl Future<Output = ()>,
+        reserved: bool,
         segment: SegmentId,
         kind: SegmentKind,
         epoch: Epoch,
         shards: ShardSet,
     ) -> Result<Replicas<C::Chunk>, ShardError> {
-        let create = |shard: u8| self.store(shard).create(self.chunk_id(segment, kind, shard), epoch);
+        let create = |shard: u8| {
+            let (store, id) = (self.store(shard), self.chunk_id(segment, kind, shard));
+            async move {
+                if reserved { store.create_reserved(id, epoch).await } else { store.create(id, epoch).await }
+            }
+        };
         let mut replicas = Replicas::new();
         let mut failed = None;
         for (shard, made) in shards.iter().zip(join_until(over, shards.iter().map(create)).await) {

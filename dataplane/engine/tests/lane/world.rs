@@ -1,5 +1,7 @@
 //! A node with a disk, and a lane on it.
 
+use ashlar_engine::chunks::Chunks;
+use ashlar_engine::groups::reserve_slots;
 use ashlar_engine::ids::{GroupId, LaneId};
 use ashlar_engine::lane::{Lane, LaneConfig, LaneError, Recovery};
 use ashlar_engine::log::LogConfig;
@@ -61,7 +63,9 @@ impl World {
             ..FormatOptions::new(uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2))
         };
         let disk = self.env().open_disk(self.disk);
-        ChunkStore::format(self.env(), disk, options).await.expect("the disk is blank")
+        let store = ChunkStore::format(self.env(), disk, options).await.expect("the disk is blank");
+        store.set_reserve(reserve_slots(store.info().slots));
+        store
     }
 
     pub async fn create(&self, store: &Store) -> SimLane {
@@ -71,6 +75,7 @@ impl World {
     pub async fn open(&self) -> Result<(SimLane, Recovery), LaneError> {
         let disk = self.env().open_disk(self.disk);
         let store = ChunkStore::open(self.env(), disk).await.expect("the store was formatted");
+        store.set_reserve(reserve_slots(store.info().slots));
         Lane::open(self.env(), vec![store], LANE, self.config).await
     }
 }

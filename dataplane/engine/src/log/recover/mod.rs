@@ -160,7 +160,7 @@ pub async fn recover<E: Env, C: Chunks>(
     let (walked, end) = recovery.walk(from, &mut each).await?;
     recovery.check_end(&walked, &end).await?;
     recovery.delete_unused(&walked).await?;
-    let (segment, replicas) = segments.create(SegmentKind::Log, epoch, reachable).await?;
+    let (segment, replicas) = segments.create_reserved(SegmentKind::Log, epoch, reachable).await?;
     let position = Position { segment, offset: 0, shards: reachable, ..end };
     let walked = link(walked, &position);
     recovery.commit(&walked).await?;
