@@ -4,8 +4,6 @@
 //! Whatever was acknowledged is found, in order, once; what was not is found as a prefix or not at all; what one recovery
 //! found the next finds, too; data is where the sink was told; replicas are identical.
 
-mod support;
-
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,7 +18,7 @@ use ashlar_engine::testing::Medium;
 use ashlar_env::{Clock, Rng, Spawn};
 use ashlar_sim::{Control, Crash, Failure, Marks, NodeId, Profile, Sim, SimEnv, sometimes};
 
-use support::{
+use crate::support::{
     Books, LANE, SlowCoordinator, Store, Telling, Told, check_data, check_replicas, expect, operation,
 };
 
@@ -389,7 +387,7 @@ fn run(seed: u64, replicas: usize, planted: Planted) -> Result<Marks, Failure> {
     let mut profile = Profile::swarm(seed);
     profile.schedule.time_max = Duration::from_secs(600);
     let sim = Sim::new(seed, profile);
-    let sim = sim.reproduce_by("cargo test -p ashlar-engine --test log_faults (it goes through {seed}, too)");
+    let sim = sim.reproduce_by("cargo test -p ashlar-engine --test log faults (it goes through {seed}, too)");
     let control = sim.control();
     let rng = control.rng("shape");
     let draw = |below: u64| rng.borrow_mut().below(below);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ashlar_codec::crc32c;
-use ashlar_engine::ids::{Epoch, GroupId, LaneId, SegmentId, SegmentKind};
+use ashlar_engine::ids::{Epoch, SegmentId, SegmentKind};
 use ashlar_engine::log::record::decode_header;
 use ashlar_engine::log::{
     Applied, AppliedOp, BlockSum, Event, LocalCoordinator, Log, LogConfig, LogError, Op, Planted,
@@ -18,7 +18,7 @@ use ashlar_env::{Buf, BufMut, BufPool, Clock};
 use ashlar_sim::{Profile, Sim, SimEnv};
 use smallvec::SmallVec;
 
-const LANE: LaneId = LaneId { group: GroupId(0xA5), lane: 3 };
+use crate::support::LANE;
 
 #[derive(Clone, Default)]
 struct Seen(Rc<RefCell<Vec<String>>>);
