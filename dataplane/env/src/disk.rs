@@ -31,6 +31,9 @@ pub struct DiskInfo {
     pub discard_granularity_bytes: u32,
     /// Whether a discarded range is certain to read as zeros.
     pub discard_zeroes: bool,
+    /// The largest write, wherever it begins, that is there whole or not at all after a power failure, in bytes; 0 where
+    /// no more than a block is.
+    pub atomic_write_bytes: u32,
 }
 
 /// Why a disk operation failed. Nothing is retried below this line.

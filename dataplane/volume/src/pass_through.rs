@@ -150,7 +150,8 @@ fn describe(settings: &Settings, disk: &impl Disk) -> VolumeInfo {
         thin: frees,
         unmap_granularity_blocks: if frees { in_blocks(disk.discard_granularity_bytes).max(1) } else { 0 },
         preferred_write_blocks: in_blocks(disk.physical_block_bytes.max(disk.block_bytes)).max(1),
-        atomic_write_blocks: 1,
+        // Commands keep out of each other's way in any case: what they write is bounded by the disk alone.
+        atomic_write_blocks: in_blocks(disk.atomic_write_bytes).max(1),
     }
 }
 

@@ -241,6 +241,9 @@ fn geometry_comes_from_the_disk() {
     let info = volume.info();
     assert_eq!((info.blocks, info.preferred_write_blocks), (2048, 8));
     assert_eq!((info.thin, info.unmap_granularity_blocks, info.atomic_write_blocks), (true, 128, 1));
+    let info = DiskInfo { atomic_write_bytes: 64 << 10, ..disk_info(1 << 20, 4096) };
+    let (volume, _) = serve(&env, info, BlockSize::B4096);
+    assert_eq!(volume.info().atomic_write_blocks, 16);
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl Disk for ScriptDisk {
             read_only: false,
             discard_granularity_bytes: 4096,
             discard_zeroes: true,
+            atomic_write_bytes: 0,
         }
     }
 

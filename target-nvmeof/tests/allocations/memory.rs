@@ -32,6 +32,7 @@ impl Disk for Memory {
             read_only: false,
             discard_granularity_bytes: 4096,
             discard_zeroes: true,
+            atomic_write_bytes: 0,
         }
     }
 

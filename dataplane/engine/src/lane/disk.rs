@@ -18,6 +18,10 @@ use super::core::VolumeNumber;
 use super::write::Clear;
 use super::{Inner, Lane, LaneError};
 
+/// The largest write that is promised to be all or nothing, in bytes: one record of the log holds it, also where it begins and
+/// ends within blocks.
+const ATOMIC_BYTES: u32 = 64 << 10;
+
 /// A volume of a lane. Cloning gives the same volume.
 pub struct VolumeDisk<E: Env, C: Chunks> {
     lane: Lane<E, C>,
@@ -167,6 +171,7 @@ impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
             read_only: false,
             discard_granularity_bytes: BLOCK_BYTES as u32,
             discard_zeroes: true,
+            atomic_write_bytes: ATOMIC_BYTES,
         }
     }
 

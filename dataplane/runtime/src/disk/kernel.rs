@@ -188,6 +188,7 @@ impl Disk for KernelDisk {
             read_only: shared.read_only,
             discard_granularity_bytes: shared.discard_granularity_bytes,
             discard_zeroes: shared.discard_zeroes,
+            atomic_write_bytes: 0,
         }
     }
 

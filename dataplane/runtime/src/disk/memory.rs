@@ -176,6 +176,7 @@ fn info(size_bytes: u64) -> DiskInfo {
         read_only: false,
         discard_granularity_bytes: CHUNK_BYTES as u32,
         discard_zeroes: true,
+        atomic_write_bytes: 0,
     }
 }
 

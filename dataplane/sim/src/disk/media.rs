@@ -97,6 +97,7 @@ impl Media {
             read_only: it.read_only,
             discard_granularity_bytes: it.discard_granularity_bytes,
             discard_zeroes: it.discard_zeroes,
+            atomic_write_bytes: 0,
         }
     }
 

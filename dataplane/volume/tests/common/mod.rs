@@ -239,6 +239,7 @@ pub fn disk_info(size_bytes: u64, block_bytes: u32) -> DiskInfo {
         read_only: false,
         discard_granularity_bytes: 4096,
         discard_zeroes: true,
+        atomic_write_bytes: 0,
     }
 }
 
