@@ -97,12 +97,16 @@ impl NodeStorage {
     async fn start_groups(&self, state: &State) {
         let known: BTreeSet<EngineGroup> =
             state.groups().values().map(|group| EngineGroup(group.id.0)).collect();
+        // A checkpoint that is not the newest would be taken for the newest: with a device missing nothing is opened.
         let all_there = self.faults.lock().expect("no panic while held").is_empty();
+        if !all_there {
+            tracing::error!("log-structured volumes are not served until all devices are there; nothing was changed");
+            return;
+        }
         let found = self.run(|home| async move { home.groups.found() }).await.unwrap_or_default();
         for group in found {
             if !known.contains(&group) {
-                // With a device missing nothing is deleted for good.
-                if all_there && let Err(error) = self.discard(group).await {
+                if let Err(error) = self.discard(group).await {
                     tracing::error!(?group, "what was left of a deleted group stays: {error}");
                 }
                 continue;
