@@ -100,7 +100,9 @@ impl NodeStorage {
         // A checkpoint that is not the newest would be taken for the newest: with a device missing nothing is opened.
         let all_there = self.faults.lock().expect("no panic while held").is_empty();
         if !all_there {
-            tracing::error!("log-structured volumes are not served until all devices are there; nothing was changed");
+            tracing::error!(
+                "log-structured volumes are not served until all devices are there; nothing was changed"
+            );
             return;
         }
         let found = self.run(|home| async move { home.groups.found() }).await.unwrap_or_default();
