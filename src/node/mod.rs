@@ -42,6 +42,10 @@ use storage::NodeStorage;
 /// How long a node that stops waits for what its hosts have in flight.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(8);
 
+/// How long a node that starts waits for disks that are in use. The kernel gives up those of a process that was killed
+/// only when its last I/O has ended, which may be after the process is gone.
+const PREDECESSOR_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Leaves of a group's maps in memory, of 8 KiB each: they map 2 MiB each.
 const LEAVES_MAX: usize = 16 << 10;
 
@@ -115,7 +119,7 @@ impl RunningNode {
 
     /// Opens the devices and volumes of `state`; one that cannot be opened is a fault, and the others are served.
     pub fn open_all(&self, state: &State) {
-        self.storage.start(state);
+        self.storage.start(state, self.started + PREDECESSOR_TIME_MAX);
         for volume in state.volumes().values() {
             if let Err(why) = futures_lite::future::block_on(self.open(state, volume)) {
                 tracing::error!(volume = %volume.name, why, "a volume cannot be served");
@@ -223,7 +227,8 @@ impl RunningNode {
             book.next_home = home.0 + 1;
             home
         };
-        let (spec, control) = (spec(volume)?, Arc::clone(&self.control));
+        let spec = spec(volume, self.started + PREDECESSOR_TIME_MAX)?;
+        let control = Arc::clone(&self.control);
         let open = move |_, _| async move { here().open(spec, control) };
         let opened = self.reactors[usize::from(home.0)].call(open).await;
         Ok((home, opened.unwrap_or_else(|error| Err(error.to_string()))?))
@@ -335,6 +340,18 @@ fn open_image(path: &Path, read_only: bool) -> Result<(OpenDevice, bool), OpenEr
     }
 }
 
+/// Opens a disk, and tries again until `deadline` while it is in use.
+fn once_free<T>(deadline: Instant, open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    loop {
+        match open() {
+            Err(OpenError::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 fn kind_of(error: &OpenError) -> RefusalKind {
     match error {
         OpenError::NotFound { .. } => RefusalKind::NotFound,
@@ -378,12 +395,12 @@ fn limits(nvmeof: &Nvmeof) -> Limits {
     }
 }
 
-/// What the reactors need to serve `volume`; opens its image.
-fn spec(volume: &Volume) -> Result<VolumeSpec, String> {
+/// What the reactors need to serve `volume`; opens its image, for which it waits until `deadline` while it is in use.
+fn spec(volume: &Volume, deadline: Instant) -> Result<VolumeSpec, String> {
     use ashlar_cluster::state::Backing as Stored;
     let backing = match &volume.backing {
         Stored::Image { path } => {
-            let opened = open_image(Path::new(path), volume.read_only);
+            let opened = once_free(deadline, || open_image(Path::new(path), volume.read_only));
             let (device, read_only) = opened.map_err(|error| error.to_string())?;
             if read_only && !volume.read_only {
                 return Err(format!("{path} cannot be written any more"));

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use ashlar_cluster::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, Storage};
 use ashlar_cluster::state::{
@@ -36,6 +37,9 @@ use super::reservations::Control;
 use home::{Home, home};
 use report::Faults;
 
+/// Names how many bytes are logged between two checkpoints, for tests that want many checkpoints.
+const CHECKPOINT_BYTES: &str = "ASHLAR_TEST_CHECKPOINT_BYTES";
+
 /// The node's devices and what lies on them.
 pub(crate) struct NodeStorage {
     reactor: ReactorHandle<NodeMessage>,
@@ -50,7 +54,10 @@ impl NodeStorage {
     }
 
     fn with_engine(self, leaves_max: usize) -> Self {
-        let config = LaneConfig { leaves_max, ..LaneConfig::default() };
+        let mut config = LaneConfig { leaves_max, ..LaneConfig::default() };
+        if let Some(bytes) = std::env::var(CHECKPOINT_BYTES).ok().and_then(|text| text.parse().ok()) {
+            config.checkpoint_bytes = bytes;
+        }
         // Pools are told apart by the cluster's identity; a node that stands alone is a cluster of its own.
         let set_up = self.reactor.call(move |env, _| async move { home::set_up(&env, Uuid::nil(), config) });
         if let Err(error) = set_up.wait() {
@@ -71,12 +78,14 @@ impl NodeStorage {
 
     /// Opens the devices that `state` knows, each but those that were removed, and recovers the groups on them. What
     /// the state does not know is dropped: volumes and snapshots of actions that were not kept. Policies are set to
-    /// the state's, and drains go on. A device that cannot be opened is a fault in the report; the others are used.
-    pub fn start(&self, state: &State) {
+    /// the state's, and drains go on. A device that cannot be opened is a fault in the report; the others are used. One
+    /// that is in use is waited for until `deadline`.
+    pub fn start(&self, state: &State, deadline: Instant) {
         futures_lite::future::block_on(async {
             for device in state.devices().values().filter(|device| device.is_open()) {
                 let id = device.id;
-                let opened = match OpenDevice::open(Path::new(&device.path), OpenOptions::default()) {
+                let open = || OpenDevice::open(Path::new(&device.path), OpenOptions::default());
+                let opened = match super::once_free(deadline, open) {
                     Ok(opened) => self.run(move |home| async move { home.open(opened, id).await }).await,
                     Err(error) => Ok(Err(error.to_string())),
                 };
