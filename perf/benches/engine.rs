@@ -6,6 +6,7 @@
 //! shows that it runs. Prints thousands of accesses a second, GB/s, and microseconds of the reactor's time each.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -15,9 +16,9 @@ use ashlar_engine::groups::reserve_slots;
 use ashlar_engine::ids::{GroupId, LaneId};
 use ashlar_engine::lane::{Lane, LaneConfig};
 use ashlar_engine::store::{ChunkStore, FormatOptions};
-use ashlar_env::disk::{Disk, Durability};
-use ashlar_env::units::VolumeId;
-use ashlar_env::{Buf, Env, Rng, Spawn};
+use ashlar_env::disk::{Disk, DiskError, DiskInfo, Durability};
+use ashlar_env::units::{ByteRange, VolumeId};
+use ashlar_env::{Buf, BufMut, Env, Rng, Spawn};
 use ashlar_runtime::{Device, OpenDevice, OpenOptions, ReactorEnv, Runtime, RuntimeConfig};
 
 #[derive(Clone, Debug)]
@@ -117,12 +118,56 @@ async fn touched(device: Device, env: &ReactorEnv) -> Device {
     device
 }
 
+/// A memory device that keeps what is discarded: taking memory back from the kernel is not the engine's work.
+#[derive(Clone)]
+struct Keeps(Device);
+
+impl Disk for Keeps {
+    fn info(&self) -> DiskInfo {
+        DiskInfo { discard_granularity_bytes: 0, ..self.0.info() }
+    }
+
+    fn read(&self, start: u64, buf: BufMut) -> impl Future<Output = Result<BufMut, DiskError>> + 'static {
+        self.0.read(start, buf)
+    }
+
+    fn write(
+        &self,
+        start: u64,
+        data: Buf,
+        durability: Durability,
+    ) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        self.0.write(start, data, durability)
+    }
+
+    fn flush(&self) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        self.0.flush()
+    }
+
+    fn discard(&self, range: ByteRange) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        self.0.discard(range)
+    }
+
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        free: bool,
+        durability: Durability,
+    ) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        self.0.write_zeroes(range, free, durability)
+    }
+
+    fn resize(&self, size_bytes: u64) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        self.0.resize(size_bytes)
+    }
+}
+
 async fn compare(env: ReactorEnv, options: Options) {
     let bare = device(&env, &options, "bare").await;
     let store = device(&env, &options, "engine").await;
     let formatting =
         FormatOptions { overwrite: true, ..FormatOptions::new(uuid::Uuid::from_u128(1), uuid::Uuid::nil()) };
-    let store = ChunkStore::format(env.clone(), store, formatting).await.expect("an empty device");
+    let store = ChunkStore::format(env.clone(), Keeps(store), formatting).await.expect("an empty device");
     store.set_reserve(reserve_slots(store.info().slots));
     let lane = LaneId { group: GroupId(1), lane: 0 };
     let lane =

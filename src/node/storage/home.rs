@@ -68,7 +68,9 @@ impl Home {
     /// Writes an empty store on a new device and takes it into the pool.
     pub async fn format(&self, device: OpenDevice, id: Uuid, force: bool) -> Result<(), Reason> {
         let device = device.attach(&self.env).map_err(failed)?;
-        let options = FormatOptions { overwrite: force, ..FormatOptions::new(id, self.cluster) };
+        // One granule for all, so that any device can join the pool later.
+        let options =
+            FormatOptions { overwrite: force, align_bytes_min: 4096, ..FormatOptions::new(id, self.cluster) };
         let store = ChunkStore::format(self.env.clone(), device, options).await.map_err(|error| {
             Reason::new(RefusalKind::Invalid, error.to_string())
                 .next("to use it all the same, and lose what is on it: --force")

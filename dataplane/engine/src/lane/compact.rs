@@ -36,12 +36,12 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     /// Moves what is live out of the segments where that gains most. Whether it moved any.
     pub(super) async fn compact(&self) -> Result<bool, LaneError> {
         let mut moved = false;
-        let mut out = None;
+        let (mut out, mut bytes) = (None, Vec::new());
         for victim in self.victims() {
             if self.core().is_letting_go() {
                 break;
             }
-            moved |= self.move_out(victim, &mut out).await?;
+            moved |= self.move_out(victim, &mut out, &mut bytes).await?;
         }
         if let Some(out) = out {
             self.seal_stream(out).await?;
@@ -76,9 +76,14 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     }
 
     /// Moves what is live out of `victim`. `false` where it would not fit into one segment.
-    async fn move_out(&self, victim: SegmentId, out: &mut Option<Stream<C>>) -> Result<bool, LaneError> {
-        let bytes = self.segment_bytes(victim).await?;
-        let items = self.items(victim, &bytes)?;
+    async fn move_out(
+        &self,
+        victim: SegmentId,
+        out: &mut Option<Stream<C>>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, LaneError> {
+        self.segment_bytes(victim, bytes).await?;
+        let items = self.items(victim, bytes)?;
         let live = self.live_items(&items).await?;
         let granules: u32 = live.iter().map(|item| u32::from(item.granules)).sum();
         let fits = |out: &Stream<C>| out.has_room(granules, live.len(), self.config.batch_bytes);

@@ -15,15 +15,22 @@ use super::{Inner, LaneError};
 
 impl<E: Env, C: Chunks> Inner<E, C> {
     /// All bytes of a segment; of one that is not sealed, all that it could have.
-    pub(super) async fn segment_bytes(&self, segment: SegmentId) -> Result<Vec<u8>, LaneError> {
+    ///
+    /// `bytes` is memory that is used again: a segment is large, and fresh memory is not for nothing.
+    pub(super) async fn segment_bytes(
+        &self,
+        segment: SegmentId,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), LaneError> {
         let sealed = self.core().table.get(segment).and_then(|segment| segment.sealed);
         let len = sealed.unwrap_or_else(|| self.segments.segment_bytes()) as usize;
-        let mut bytes = Vec::with_capacity(len);
+        bytes.clear();
+        bytes.reserve_exact(len);
         while bytes.len() < len {
             let piece = self.scratch.alloc((len - bytes.len()).min(MAX_BYTES)).await;
             bytes.extend_from_slice(&self.segments.read(segment, bytes.len() as u32, piece).await?);
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// The items of a segment, in the order in which they lie in it.
