@@ -234,18 +234,6 @@ impl RunningNode {
         Ok((home, opened.unwrap_or_else(|error| Err(error.to_string()))?))
     }
 
-    /// Tells all reactors what a volume is now: it may have another size.
-    async fn refresh(&self, id: VolumeId) {
-        let home = self.book.lock().expect("no panic while held").open.get(&id).map(|(home, _)| *home);
-        let Some(home) = home else { return };
-        let refreshed =
-            self.reactors[usize::from(home.0)].call(move |_, _| async move { here().refresh(id) });
-        if let Ok(Some(info)) = refreshed.await {
-            self.know(home, info).await;
-            self.book.lock().expect("no panic while held").open.insert(id, (home, info));
-        }
-    }
-
     async fn know(&self, home: ReactorId, info: VolumeInfo) {
         for handle in self.reactors.iter().filter(|handle| handle.id() != home) {
             let _ = handle.call(move |_, _| async move { here().know(home, info) }).await;
@@ -472,9 +460,13 @@ impl Node for RunningNode {
                         }
                     }
                     Event::VolumeDeleted { volume, .. } => closing.push(VolumeId(volume.id.0)),
+                    // The engine has the sizes that the snapshot holds; hosts are told of them.
                     Event::SnapshotRestored { volumes, .. } => {
-                        for volume in volumes {
-                            self.refresh(VolumeId(volume.0)).await;
+                        for volume in volumes.iter().filter_map(|id| state.volumes().get(id)) {
+                            let resized = self.resize(VolumeId(volume.id.0), volume.size_bytes, true).await;
+                            if let Err(why) = resized {
+                                tracing::error!(volume = %volume.name, why, "a restored volume has another size");
+                            }
                         }
                     }
                     Event::VolumeResized { volume, size_bytes, size_bytes_before, .. }

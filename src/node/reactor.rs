@@ -198,13 +198,6 @@ impl Reactor {
         Ok(info)
     }
 
-    /// Announces what a volume that lives here is now.
-    pub fn refresh(&self, volume: VolumeId) -> Option<VolumeInfo> {
-        let info = self.volumes.borrow().get(&volume)?.info();
-        self.exchange.announce(info);
-        Some(info)
-    }
-
     /// Makes all that was completed durable, for a clean end.
     pub async fn flush(&self) {
         let nobody = Issuer { host: HostId::default(), session: 0 };

@@ -7,6 +7,7 @@ mod drain;
 mod faults;
 mod idle;
 mod lifecycle;
+mod log;
 mod node;
 mod refusals;
 mod signals;

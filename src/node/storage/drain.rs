@@ -1,11 +1,12 @@
 //! Taking a device out: what it holds moves to the others, while volumes are in use.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use ashlar_cluster::service::Progress;
 use ashlar_cluster::state::{Action, Reason, RefusalKind};
 use ashlar_engine::chunks::Chunks;
-use ashlar_env::Spawn;
+use ashlar_env::{Clock, Spawn};
 use uuid::Uuid;
 
 use super::home::Home;
@@ -13,6 +14,9 @@ use crate::node::reservations::Control;
 
 /// How often segments that are being written are ended and moved, before the drain is given up: each round leaves fewer.
 const ROUNDS_MAX: u32 = 16;
+
+/// How long a drain waits before it looks for the control plane again.
+const CONTROL_PAUSE: Duration = Duration::from_millis(10);
 
 impl Home {
     /// Whether the other devices have room for what `device` holds.
@@ -44,9 +48,14 @@ impl Home {
         self.env().spawn(async move {
             let failure = home.move_all(device, operation).await.err();
             home.drains.borrow_mut().remove(&operation);
-            if let Some(control) = control.get()
-                && let Err(refusal) = control.submit(Action::FinishOperation { operation, failure }).await
-            {
+            // One that goes on when the node starts may end before there is a control plane to tell.
+            let control = loop {
+                match control.get() {
+                    Some(control) => break control,
+                    None => home.env().sleep_until(home.env().now().plus(CONTROL_PAUSE)).await,
+                }
+            };
+            if let Err(refusal) = control.submit(Action::FinishOperation { operation, failure }).await {
                 tracing::error!(operation, "the end of a drain was not kept: {}", refusal.why);
             }
         });
