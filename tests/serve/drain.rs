@@ -35,8 +35,10 @@ fn stamp(out: &mut [u8], host: u64, block: u64, version: u32) {
 /// Overwrites its blocks in turn until the node closes the connection. One write per block is in flight.
 fn load(options: HostOptions, host: u64, block_bytes: u32) -> JoinHandle<Seen> {
     // Here, not on the thread: the node is told to stop by what all hosts together have written.
-    let mut it = Host::connect(&options).unwrap();
+    let connected = Host::connect(&options).unwrap();
     std::thread::spawn(move || {
+        // All of it: without its admin queue it would be no host.
+        let mut it = connected;
         let blocks = BLOCKS_PER_HOST as usize;
         let mut seen = Seen { acknowledged: vec![0; blocks], sent: vec![0; blocks], writes: 0 };
         let mut in_slot = vec![(0, 0); 16];

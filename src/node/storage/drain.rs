@@ -22,11 +22,11 @@ impl Home {
     /// Whether the other devices have room for what `device` holds.
     pub fn check_drain(&self, device: Uuid) -> Result<(), Reason> {
         let stores = self.groups.pool().stores();
-        let needed = stores.iter().map(|store| store.info()).find(|info| info.device == device);
-        let Some(needed) = needed else {
+        let Some(drained) = stores.iter().find(|store| store.info().device == device) else {
             return Err(Reason::new(RefusalKind::NotFound, "the device is not in use on this node"));
         };
-        let used = u64::from(needed.slots - needed.free);
+        let needed = drained.info();
+        let used = u64::from(needed.slots.saturating_sub(drained.free_with_reserve()));
         let others =
             stores.iter().map(|store| store.info()).filter(|info| info.device != device && !info.failed);
         let room: u64 = others.map(|info| u64::from(info.free)).sum();

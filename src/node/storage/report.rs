@@ -31,8 +31,10 @@ impl Home {
             let info = store.info();
             let slot = u64::from(info.chunk_bytes);
             let (free, slots) = (u64::from(info.free) * slot, u64::from(info.slots) * slot);
+            // What is kept back for checkpoints and compaction is neither used nor free for hosts.
+            let kept = u64::from(store.free_with_reserve()) * slot;
             let space =
-                DeviceSpaceView { used_bytes: Some(slots.saturating_sub(free)), free_bytes: Some(free) };
+                DeviceSpaceView { used_bytes: Some(slots.saturating_sub(kept)), free_bytes: Some(free) };
             live.devices.insert(info.device, space);
             if let Some(why) = store.failure() {
                 live.faults.insert(info.device, why);
