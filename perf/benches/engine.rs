@@ -100,7 +100,7 @@ fn value<T: std::str::FromStr>(arguments: &mut impl Iterator<Item = String>) -> 
 
 /// A device with room for the volume and for garbage.
 async fn device(env: &ReactorEnv, options: &Options, name: &str) -> Device {
-    let bytes = options.volume_bytes * 2 + (1 << 30);
+    let bytes = options.volume_bytes * 3 + (512 << 20);
     let Some(path) = &options.device else { return touched(Device::memory(bytes), env).await };
     let path = format!("{path}.{name}");
     let _ = std::fs::remove_file(&path);
