@@ -133,7 +133,8 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         let recovered = recover(&env, &segments, &*coordinator, epoch, from, &config.log, each).await?;
         let mut recovery = Recovery { checkpoint: state.sequence, ..Recovery::default() };
         for event in events {
-            recovery.replayed += 1;
+            // That a segment begins or ends is told even where nothing is in it.
+            recovery.replayed += u64::from(!matches!(event, Owned::Opened(_) | Owned::Sealed(..)));
             inner.replay(event).await?;
         }
         recovery.orphans = inner.delete_orphans(recovered.position.segment).await?;
