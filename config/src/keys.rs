@@ -17,7 +17,7 @@ pub(crate) struct Table {
 pub(crate) const TABLES: [Table; 7] = [
     Table { path: "node", keys: &["name", "data", "labels"] },
     Table { path: "reactors", keys: &["cores", "spin"] },
-    Table { path: "memory", keys: &["buffers"] },
+    Table { path: "memory", keys: &["buffers", "map_cache"] },
     Table { path: "nvmeof", keys: &["listen", "discovery", "advertise", "referrals", "limits"] },
     Table {
         path: "nvmeof.limits",

@@ -87,6 +87,11 @@ fn read_tables<'a>(root: &DeTable<'a>, problems: &Problems<'a>) -> Config {
                 default.memory.buffers,
                 value::size(Bytes::from_mib(4)..=Bytes::from_mib(1 << 20)),
             ),
+            map_cache: memory.read(
+                "map_cache",
+                default.memory.map_cache,
+                value::size(Bytes::from_mib(4)..=Bytes::from_mib(1 << 20)),
+            ),
         },
         devices: device::read_all(root, problems),
         nvmeof: read_nvmeof(&nvmeof, read_limits(&limits, default.nvmeof.limits.clone()), default.nvmeof),

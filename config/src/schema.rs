@@ -74,6 +74,9 @@ pub enum Spin {
 pub struct Memory {
     /// `buffers`: all I/O buffers of the node together, shared out evenly between its reactors.
     pub buffers: Bytes,
+    /// `map_cache`: what the leaves of the maps of log-structured volumes take in memory, shared out evenly between the
+    /// groups.
+    pub map_cache: Bytes,
 }
 
 /// `[nvmeof]`
@@ -223,7 +226,7 @@ impl Default for Reactors {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { buffers: Bytes::from_mib(512) }
+        Self { buffers: Bytes::from_mib(512), map_cache: Bytes::from_mib(256) }
     }
 }
 

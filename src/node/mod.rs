@@ -46,8 +46,8 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(8);
 /// only when its last I/O has ended, which may be after the process is gone.
 const PREDECESSOR_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Leaves of a group's maps in memory, of 8 KiB each: they map 2 MiB each.
-const LEAVES_MAX: usize = 16 << 10;
+/// What a leaf of a map takes in memory, in bytes: 512 entries and what holds them.
+const LEAF_BYTES: u64 = 8 << 10;
 
 /// A node of this process.
 pub(crate) struct RunningNode {
@@ -101,7 +101,8 @@ impl RunningNode {
         // The hub is on the first reactor; the engine goes to another where there is one.
         let control = Control::default();
         let engine = reactors.last().expect("there is a reactor").clone();
-        let storage = NodeStorage::new(engine, Arc::clone(&control), LEAVES_MAX);
+        let leaves = usize::try_from(config.memory.map_cache.get() / LEAF_BYTES).unwrap_or(usize::MAX);
+        let storage = NodeStorage::new(engine, Arc::clone(&control), leaves);
         Ok(Arc::new(Self {
             runtime: Mutex::new(Some(runtime)),
             reactors,

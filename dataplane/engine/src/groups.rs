@@ -16,6 +16,9 @@ use crate::lane::{Lane, LaneConfig, LaneError, LaneReport, Recovery, SnapshotNum
 use crate::store::ChunkStore;
 use crate::store::pool::{Added, Pool, PoolError};
 
+/// Leaves of maps that every group may have in memory, however many groups there are.
+const LEAVES_MIN: usize = 16;
+
 /// The lane of a group in a pool.
 pub type PoolLane<E, D> = Lane<E, Pool<E, D>>;
 
@@ -38,7 +41,8 @@ struct Inner<E: Env, D: Disk> {
 }
 
 impl<E: Env, D: Disk> Groups<E, D> {
-    /// Groups in a pool of `cluster`, without devices yet.
+    /// Groups in a pool of `cluster`, without devices yet. `config` is each group's, but for the leaves in memory, which are all
+    /// groups' together.
     #[must_use]
     pub fn new(env: E, cluster: Uuid, config: LaneConfig) -> Self {
         let pool = Pool::new(&env, cluster);
@@ -87,6 +91,7 @@ impl<E: Env, D: Disk> Groups<E, D> {
         let stores = vec![inner.pool.clone()];
         let (lane, recovery) = Lane::open(inner.env.clone(), stores, lane_of(group), inner.config).await?;
         inner.lanes.borrow_mut().insert(group, lane);
+        self.share_cache();
         Ok(recovery)
     }
 
@@ -140,7 +145,15 @@ impl<E: Env, D: Disk> Groups<E, D> {
             lane.set_compression(true).await?;
         }
         inner.lanes.borrow_mut().insert(group, lane.clone());
+        self.share_cache();
         Ok(lane)
+    }
+
+    /// Gives every group an equal part of the leaves in memory.
+    fn share_cache(&self) {
+        let lanes = self.inner.lanes.borrow();
+        let each = self.inner.config.leaves_max / lanes.len().max(1);
+        lanes.values().for_each(|lane| lane.set_leaves_max(each.max(LEAVES_MIN)));
     }
 
     /// Deletes a volume, and its group with the last one. What is not there is deleted already.
@@ -164,6 +177,7 @@ impl<E: Env, D: Disk> Groups<E, D> {
         if let Some(lane) = lane {
             lane.abandon().await;
         }
+        self.share_cache();
         self.discard(group).await
     }
 

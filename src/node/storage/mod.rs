@@ -48,7 +48,7 @@ pub(crate) struct NodeStorage {
 }
 
 impl NodeStorage {
-    /// The engine on `reactor`. `leaves_max`: leaves of maps in memory for each group.
+    /// The engine on `reactor`. `leaves_max`: leaves of maps in memory, of all groups.
     pub fn new(reactor: ReactorHandle<NodeMessage>, control: Control, leaves_max: usize) -> Self {
         Self { reactor, control, faults: Mutex::default() }.with_engine(leaves_max)
     }

@@ -73,7 +73,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             || self.shared.logged_bytes.get() >= self.config.checkpoint_bytes
             || self.core().is_letting_go()
             || (self.is_short() && self.segments.next_number() != self.fruitless.get())
-            || self.core().leaves.len() > self.config.leaves_max + self.config.leaves_max / 4
+            || self.core().leaves.len() > self.leaves_max.get() + self.leaves_max.get() / 4
     }
 
     async fn round(&self, space: bool) -> Result<(), LaneError> {

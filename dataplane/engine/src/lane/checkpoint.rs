@@ -269,7 +269,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let dead: Vec<_> = core.dead_at_cut(frozen.position.segment);
         core.dead.extend(dead);
         core.settle(cut);
-        core.shrink(self.config.leaves_max);
+        core.shrink(self.leaves_max.get());
         self.shared.logged_bytes.set(self.shared.logged_bytes.get() - frozen.logged_bytes);
     }
 

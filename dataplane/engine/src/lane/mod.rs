@@ -70,6 +70,8 @@ struct Inner<E: Env, C: Chunks> {
     id: LaneId,
     epoch: Epoch,
     config: LaneConfig,
+    /// Leaves of maps that may be in memory.
+    leaves_max: Cell<usize>,
     segments: Segments<C>,
     shared: Rc<Shared>,
     log: OnceCell<Log<E, C, Rc<Shared>>>,
@@ -207,6 +209,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             id: segments.lane(),
             env,
             epoch,
+            leaves_max: Cell::new(config.leaves_max),
             config,
             segments,
             shared: Rc::new(shared),

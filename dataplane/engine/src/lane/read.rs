@@ -121,7 +121,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         };
         let mut core = self.core();
         // Room is made before: the page that comes must stay until whoever misses it has looked.
-        core.shrink(self.config.leaves_max);
+        core.shrink(self.leaves_max.get());
         if core.install(volume, missing, &page) {
             return Ok(());
         }

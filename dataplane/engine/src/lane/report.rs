@@ -67,6 +67,12 @@ const fn bytes(space: Space) -> (u64, u64) {
 }
 
 impl<E: Env, C: Chunks> Lane<E, C> {
+    /// From now on holds so many leaves of maps in memory; those that are not saved come on top.
+    pub fn set_leaves_max(&self, leaves: usize) {
+        self.0.leaves_max.set(leaves);
+        self.0.core().shrink(leaves);
+    }
+
     /// What is in it now. Counts include what is merged into the maps: a block written twice since the last checkpoint may
     /// be counted twice until the next.
     #[must_use]
