@@ -202,6 +202,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         });
         State {
             lane: self.id,
+            // Known once there is room for it.
+            segment: SegmentId(0),
             sequence: self.checkpoints.borrow().as_ref().map_or(0, |place| place.sequence) + 1,
             epoch: self.epoch,
             position: frozen.position,
@@ -218,13 +220,11 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     }
 
     async fn write_state(&self, state: State) -> Result<(), LaneError> {
-        let bytes = state.encode();
-        let align = self.segments.align_bytes() as usize;
-        let len = bytes.len().next_multiple_of(align);
         let mut place = self.checkpoints.borrow_mut().take().expect("one checkpoint at a time");
-        let written = self.append_state(&mut place, &bytes, len).await;
+        let sequence = state.sequence;
+        let written = self.append_state(&mut place, state).await;
         if written.is_ok() {
-            place.sequence = state.sequence;
+            place.sequence = sequence;
         }
         let old = if written.is_ok() { std::mem::take(&mut place.old) } else { Vec::new() };
         *self.checkpoints.borrow_mut() = Some(place);
@@ -235,7 +235,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         Ok(())
     }
 
-    async fn append_state(&self, place: &mut Place<C>, bytes: &[u8], len: usize) -> Result<(), LaneError> {
+    async fn append_state(&self, place: &mut Place<C>, mut state: State) -> Result<(), LaneError> {
+        let len = state.encode().len().next_multiple_of(self.segments.align_bytes() as usize);
         if len > self.segments.segment_bytes() as usize {
             return Err(LaneError::Damaged(format!(
                 "the lane's state takes {len} bytes, more than a segment holds: it has too many segments"
@@ -249,6 +250,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             }
         }
         let writer = place.writer.as_mut().expect("made above");
+        state.segment = writer.segment();
+        let bytes = state.encode();
         let mut pieces = Vec::new();
         for start in (0..len).step_by(MAX_BYTES) {
             let piece_len = (len - start).min(MAX_BYTES);

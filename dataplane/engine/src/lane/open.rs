@@ -237,8 +237,7 @@ async fn newest<C: Chunks>(segments: &Segments<C>) -> Result<(State, Vec<Segment
         }
         places.insert(stat.id.segment);
         let Some(chunk) = segments.store(shard).open(stat.id) else { continue };
-        let state = last_in(segments, &chunk).await;
-        if let Some(state) = state.filter(|state| state.lane == segments.lane())
+        if let Some(state) = last_in(segments, stat.id.segment, &chunk).await
             && found.as_ref().is_none_or(|found| found.sequence < state.sequence)
         {
             found = Some(state);
@@ -252,7 +251,7 @@ async fn newest<C: Chunks>(segments: &Segments<C>) -> Result<(State, Vec<Segment
 }
 
 /// The last whole checkpoint of a segment.
-async fn last_in<C: Chunks>(segments: &Segments<C>, chunk: &C::Chunk) -> Option<State> {
+async fn last_in<C: Chunks>(segments: &Segments<C>, segment: SegmentId, chunk: &C::Chunk) -> Option<State> {
     let (align, limit) = (segments.align_bytes() as usize, segments.segment_bytes() as usize);
     let mut last = None;
     let mut at = 0;
@@ -263,7 +262,9 @@ async fn last_in<C: Chunks>(segments: &Segments<C>, chunk: &C::Chunk) -> Option<
             break;
         }
         let state = read(chunk, at, padded).await.and_then(|bytes| State::decode(&bytes));
-        let Some(state) = state else { break };
+        // What follows the last one may be from an earlier life of the slot.
+        let own = |state: &State| state.lane == segments.lane() && state.segment == segment;
+        let Some(state) = state.filter(own) else { break };
         last = Some(state);
         at += padded;
     }

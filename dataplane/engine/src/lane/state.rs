@@ -9,7 +9,7 @@
 //! | 16..24 | sequence number of the checkpoint |
 //! | 24..28 | CRC32C of all of it, with this field zero |
 //! | 28..32 | zero |
-//! | 32.. | group (8), lane (4), epoch (8) |
+//! | 32.. | group (8), lane (4), segment that it lies in (4), epoch (8) |
 //!
 //! then position of the log (segment 4, offset 4, sequence 8, previous header's CRC 4, shards 1), birth (4), next segment (4), next volume (4),
 //! compression (1), binary logarithm of the maps' fan-out (1); the volumes: count (4) and for each number (4), id (16), size in bytes (8), origin's snapshot and volume (4 and 4, 0 where none), mapped
@@ -42,6 +42,8 @@ const LEVEL_MAX: u8 = 63;
 pub struct State {
     /// Which lane.
     pub lane: LaneId,
+    /// The segment that it lies in: what a slot held before, also of this lane, is not taken for a checkpoint.
+    pub segment: SegmentId,
     /// Counts up with each checkpoint.
     pub sequence: u64,
     /// The writer's.
@@ -156,7 +158,7 @@ impl State {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(256 + self.segments.len() * 32));
         out.bytes(&MAGIC).u32(VERSION).u32(0).u64(self.sequence).u32(0).u32(0);
-        out.u64(self.lane.group.0).u32(u32::from(self.lane.lane)).u64(self.epoch.0);
+        out.u64(self.lane.group.0).u32(u32::from(self.lane.lane)).u32(self.segment.0).u64(self.epoch.0);
         let position = &self.position;
         out.u32(position.segment.0)
             .u32(position.offset)
@@ -231,6 +233,7 @@ impl State {
         let lane = LaneId { group, lane: u16::try_from(fields.u32()?).ok()? };
         Some(Self {
             lane,
+            segment: SegmentId(fields.u32()?),
             sequence,
             epoch: Epoch(fields.u64()?),
             position: Position {
@@ -318,6 +321,7 @@ mod tests {
         let held = HeldState { volume: 1, size_bytes: 1 << 30, mapped: 4, stored: 256, root };
         State {
             lane: LaneId { group: GroupId(9), lane: 0 },
+            segment: SegmentId(6),
             sequence: 4,
             epoch: Epoch(2),
             position: Position {
