@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use ashlar_cluster::api::*;
 use ashlar_cluster::client::{Client, ClientError};
 use ashlar_cluster::state::{Action, GroupId};
@@ -182,6 +184,13 @@ fn snapshots_from_creation_to_deletion() {
     assert_eq!(client.volume("vm/boot").unwrap().snapshots, 2);
     assert_eq!(client.group("vm").unwrap().snapshots, 2);
     assert_eq!(client.status().unwrap().counts.snapshots, 3);
+
+    // A reply does not wait for ever for what snapshots take, and nothing else waits for it at all.
+    server.engine().space_delay = Duration::from_secs(3600);
+    client.volumes().unwrap();
+    let list = client.snapshots(None).unwrap().snapshots;
+    assert!(list.len() == 3 && list.iter().all(|snapshot| snapshot.exclusive_bytes.is_none()), "{list:?}");
+    server.engine().space_delay = Duration::ZERO;
 
     refused(client.restore_snapshot("vm@a", false), 4, "in the way: vm@b");
     let larger = UpdateVolumeRequest { size_bytes: Some(2 << 20), ..Default::default() };

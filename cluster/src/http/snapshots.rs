@@ -1,9 +1,13 @@
 //! `/v1/snapshots`, `/v1/clones`
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
+use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -15,11 +19,14 @@ use crate::api::{
     CloneVolumeRequest, CreateSnapshotRequest, DiffView, ErrorBody, RestoreSnapshotRequest, SnapshotList,
     SnapshotView, VolumeView,
 };
-use crate::service::{ControlHandle, DiffQuery, Done, snapshot_view, volume_view};
+use crate::service::{ControlHandle, DiffQuery, Done, SnapshotSpace, snapshot_view, volume_view};
 use crate::state::{
-    Action, Name, NewClone, Refusal, RefusalKind, SnapshotName, SnapshotVolumeName, VolumeId, VolumeName,
+    Action, Group, Name, NewClone, Refusal, RefusalKind, Snapshot, SnapshotName, SnapshotVolumeName,
+    VolumeId, VolumeName,
 };
 
+/// Longest wait for what snapshots take, before a reply is made without it.
+const SPACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most extents of one reply.
 const EXTENTS_MAX: usize = 4096;
 
@@ -54,13 +61,27 @@ async fn list(
     if let Some(name) = &only {
         state.find_group(name).map_err(|reason| reason.refuse(what))?;
     }
-    let live = control.live(&state).await;
-    let groups = state.groups().iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
-    let views = groups.flat_map(|(name, group)| {
-        let (state, live) = (&state, &live);
-        group.snapshots.values().map(move |snapshot| snapshot_view(state, live, name, group, snapshot))
-    });
-    Ok(Json(SnapshotList { snapshots: views.collect() }))
+    let end = Instant::now() + SPACE_TIMEOUT;
+    let mut snapshots = Vec::new();
+    for (name, group) in state.groups().iter().filter(|(_, group)| !group.snapshots.is_empty()) {
+        if only.as_ref().is_none_or(|only| only == name) {
+            let space = space(&control, group, group.snapshots.keys().copied().collect(), end).await;
+            let view = |snapshot: &Snapshot| snapshot_view(&state, name, snapshot, space.get(&snapshot.id));
+            snapshots.extend(group.snapshots.values().map(view));
+        }
+    }
+    Ok(Json(SnapshotList { snapshots }))
+}
+
+/// What snapshots take; what is not found out by `end` is left out.
+async fn space(
+    control: &ControlHandle,
+    group: &Group,
+    snapshots: Vec<u64>,
+    end: Instant,
+) -> BTreeMap<u64, SnapshotSpace> {
+    let asked = control.node().storage().snapshot_space(group.id, snapshots);
+    tokio::time::timeout_at(end, asked).await.unwrap_or_default()
 }
 
 async fn view(
@@ -70,8 +91,8 @@ async fn view(
     what: &str,
 ) -> Result<Json<SnapshotView>, ApiError> {
     let (group, snapshot) = state.find_snapshot(name).map_err(|reason| reason.refuse(what))?;
-    let live = control.live(state).await;
-    Ok(Json(snapshot_view(state, &live, &name.group, group, snapshot)))
+    let space = space(control, group, vec![snapshot.id], Instant::now() + SPACE_TIMEOUT).await;
+    Ok(Json(snapshot_view(state, &name.group, snapshot, space.get(&snapshot.id))))
 }
 
 /// One snapshot

@@ -86,8 +86,6 @@ pub struct LiveStorage {
     pub volumes: BTreeMap<VolumeId, SpaceView>,
     /// Space by group, snapshots included.
     pub groups: BTreeMap<GroupId, SpaceView>,
-    /// Exclusive and shared bytes by group and snapshot.
-    pub snapshots: BTreeMap<(GroupId, u64), SnapshotSpace>,
     /// Space by device.
     pub devices: BTreeMap<Uuid, DeviceSpaceView>,
     /// Why a device cannot be used, by device.
@@ -156,7 +154,15 @@ pub trait Storage: Send + Sync {
     /// Where a volume changed between two moments. May be called at any time.
     fn diff(&self, query: DiffQuery) -> BoxFuture<'_, Result<Diff, Reason>>;
 
-    /// What goes on now. May be called at any time.
+    /// What snapshots of a group take, as far as it is known. It may have to look through maps, so it is asked for only
+    /// when somebody looks at snapshots, and given up after a while. May be called at any time.
+    fn snapshot_space(
+        &self,
+        group: GroupId,
+        snapshots: Vec<u64>,
+    ) -> BoxFuture<'_, BTreeMap<u64, SnapshotSpace>>;
+
+    /// What goes on now: asked for with almost every request, so it looks nothing up. May be called at any time.
     fn report(&self) -> BoxFuture<'_, LiveStorage>;
 }
 

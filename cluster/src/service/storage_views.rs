@@ -1,6 +1,6 @@
 //! Replies about devices, groups, snapshots and operations.
 
-use super::Live;
+use super::{Live, SnapshotSpace};
 use crate::api::{
     DeviceView, OperationState, OperationView, SnapshotView, SnapshotVolumeView, VolumeGroupView,
 };
@@ -41,12 +41,10 @@ pub fn volume_group_view(state: &State, live: &Live, name: &Name, group: &Group)
 /// The reply about one snapshot.
 pub fn snapshot_view(
     state: &State,
-    live: &Live,
     name: &Name,
-    group: &Group,
     snapshot: &Snapshot,
+    space: Option<&SnapshotSpace>,
 ) -> SnapshotView {
-    let space = live.storage.snapshots.get(&(group.id, snapshot.id));
     let volumes = snapshot.volumes.iter().map(|(id, size_bytes)| SnapshotVolumeView {
         volume: state.volumes()[id].name.to_string(),
         volume_id: id.0,

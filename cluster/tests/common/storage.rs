@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use ashlar_cluster::api::{DeviceSpaceView, ExtentView, SpaceView};
 use ashlar_cluster::service::{
@@ -24,6 +25,8 @@ pub struct Engine {
     pub diffs: Vec<DiffQuery>,
     /// Whether its devices are full.
     pub full: bool,
+    /// How long it takes to find out what snapshots take.
+    pub space_delay: Duration,
 }
 
 #[derive(Default)]
@@ -138,16 +141,28 @@ impl Storage for FakeStorage {
         })
     }
 
+    fn snapshot_space(
+        &self,
+        group: GroupId,
+        snapshots: Vec<u64>,
+    ) -> BoxFuture<'_, BTreeMap<u64, SnapshotSpace>> {
+        Box::pin(async move {
+            let delay = self.engine.lock().unwrap().space_delay;
+            tokio::time::sleep(delay).await;
+            let engine = self.engine.lock().unwrap();
+            let known = snapshots.into_iter().filter(|id| engine.snapshots.contains(&(group, *id)));
+            known.map(|id| (id, SnapshotSpace { exclusive_bytes: 1, shared_bytes: 2 })).collect()
+        })
+    }
+
     fn report(&self) -> BoxFuture<'_, LiveStorage> {
         self.act(|engine| {
             let space = SpaceView { logical_bytes: Some(4096), ..SpaceView::default() };
-            let snapshot = SnapshotSpace { exclusive_bytes: 1, shared_bytes: 2 };
             let device = DeviceSpaceView { used_bytes: Some(1 << 20), free_bytes: Some(1 << 30) };
             let progress = Progress { done_bytes: 1, total_bytes: 3 };
             LiveStorage {
                 volumes: engine.volumes.iter().map(|(_, volume)| (*volume, space)).collect(),
                 groups: engine.volumes.iter().map(|(group, _)| (*group, space)).collect(),
-                snapshots: engine.snapshots.iter().map(|key| (*key, snapshot)).collect(),
                 devices: engine.devices.iter().map(|id| (*id, device)).collect(),
                 faults: BTreeMap::new(),
                 operations: engine.draining.values().map(|id| (*id, progress)).collect(),

@@ -11,14 +11,14 @@ mod drain;
 mod home;
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use ashlar_cluster::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, Storage};
+use ashlar_cluster::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, SnapshotSpace, Storage};
 use ashlar_cluster::state::{
     Compression, Group, GroupId, NewDevice, OperationKind, Policy, Reason, RefusalKind, State, Volume,
     VolumeId,
@@ -325,9 +325,19 @@ impl Storage for NodeStorage {
         Box::pin(async move { self.run(move |home| async move { home.diff(query).await }).await? })
     }
 
+    fn snapshot_space(
+        &self,
+        group: GroupId,
+        snapshots: Vec<u64>,
+    ) -> BoxFuture<'_, BTreeMap<u64, SnapshotSpace>> {
+        let snapshots = BTreeSet::from_iter(snapshots);
+        let space = move |home: Rc<Home>| async move { home.snapshot_space(group, &snapshots).await };
+        Box::pin(async move { self.run(space).await.unwrap_or_default() })
+    }
+
     fn report(&self) -> BoxFuture<'_, LiveStorage> {
         Box::pin(async move {
-            let live = self.run(|home| async move { home.report().await }).await;
+            let live = self.run(|home| async move { home.report() }).await;
             let mut live = live.unwrap_or_default();
             live.faults.extend(self.faults.lock().expect("no panic while held").clone());
             live

@@ -20,13 +20,12 @@ const FRESH: Duration = Duration::from_secs(5);
 const BLOCK_BYTES: u64 = ashlar_engine::ids::BLOCK_BYTES as u64;
 
 impl Home {
-    /// Space by volume, group, snapshot and device; drains under way.
-    pub async fn report(&self) -> LiveStorage {
+    /// Space by volume, group and device; drains under way.
+    pub fn report(&self) -> LiveStorage {
         let mut live = LiveStorage::default();
         for (group, lane) in self.groups.reports() {
             add_group(&mut live, GroupId(group.0), &lane);
         }
-        self.add_snapshots(&mut live).await;
         for store in self.groups.pool().stores() {
             let info = store.info();
             let slot = u64::from(info.chunk_bytes);
@@ -44,22 +43,26 @@ impl Home {
         live
     }
 
-    /// What each snapshot holds, and holds alone. That takes a walk through maps, so it is found out now and then.
-    async fn add_snapshots(&self, live: &mut LiveStorage) {
-        let reports = self.groups.reports();
-        let there: BTreeSet<_> = reports
-            .iter()
-            .flat_map(|(group, lane)| lane.snapshots.iter().map(|snapshot| (*group, snapshot.number)))
-            .collect();
-        self.exclusive.borrow_mut().retain(|snapshot, _| there.contains(snapshot));
-        for (group, lane) in &reports {
-            for snapshot in lane.snapshots.iter().filter(|snapshot| !snapshot.leaving) {
-                let exclusive_bytes = self.exclusive_bytes(*group, snapshot.number).await;
+    /// What snapshots of a group hold, and hold alone. That takes a walk through maps, so it is found out now and then.
+    pub async fn snapshot_space(
+        &self,
+        group: GroupId,
+        snapshots: &BTreeSet<u64>,
+    ) -> BTreeMap<u64, SnapshotSpace> {
+        let group = EngineGroup(group.0);
+        let Some(report) = self.groups.lane(group).map(|lane| lane.report()) else { return BTreeMap::new() };
+        let there: BTreeSet<_> = report.snapshots.iter().map(|snapshot| snapshot.number).collect();
+        self.exclusive.borrow_mut().retain(|(of, number), _| *of != group || there.contains(number));
+        let mut space = BTreeMap::new();
+        for snapshot in report.snapshots.iter().filter(|snapshot| !snapshot.leaving) {
+            let number = u64::from(snapshot.number);
+            if snapshots.contains(&number) {
+                let exclusive_bytes = self.exclusive_bytes(group, snapshot.number).await;
                 let shared_bytes = snapshot.stored_bytes.saturating_sub(exclusive_bytes);
-                let space = SnapshotSpace { exclusive_bytes, shared_bytes };
-                live.snapshots.insert((GroupId(group.0), u64::from(snapshot.number)), space);
+                space.insert(number, SnapshotSpace { exclusive_bytes, shared_bytes });
             }
         }
+        space
     }
 
     async fn exclusive_bytes(&self, group: EngineGroup, number: SnapshotNumber) -> u64 {

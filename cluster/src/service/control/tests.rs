@@ -1,11 +1,12 @@
 //! The control task on a disk that fills up.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
 use super::*;
-use crate::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, Storage};
+use crate::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, SnapshotSpace, Storage};
 use crate::state::testing::{id_of, log_volume, name, new_device, new_volume, snapshot_name, volume_name};
 use crate::state::{GroupId, NewClone, NewDevice, Policy, Reason};
 use crate::store::{Faults, store_with_faults};
@@ -120,6 +121,9 @@ impl Storage for Notebook {
     }
     fn diff(&self, _: DiffQuery) -> BoxFuture<'_, Result<Diff, Reason>> {
         self.answer("diff", Diff::default())
+    }
+    fn snapshot_space(&self, _: GroupId, _: Vec<u64>) -> BoxFuture<'_, BTreeMap<u64, SnapshotSpace>> {
+        self.done("snapshot_space", BTreeMap::new())
     }
     fn report(&self) -> BoxFuture<'_, LiveStorage> {
         self.done("report", LiveStorage::default())
