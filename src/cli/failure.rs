@@ -8,7 +8,7 @@ use ashlar_cluster::client::ClientError;
 /// What the shell sees of a command that this program itself gives up. The numbers are a promise to scripts.
 ///
 /// A node's refusal and its silence bring their own code ([`ClientError::exit_code`]): further 4, when a node
-/// refused because of a conflict or because something is in use, and 5, when no node answered.
+/// refused because of a conflict, and 5, when no node answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// It was tried and failed.
@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// The object, or the file, does not exist.
     NotFound = 3,
+    /// It is in use.
+    Refused = 4,
 }
 
 /// A command that did not do what was asked.

@@ -2,6 +2,7 @@
 
 mod config;
 mod connect_help;
+mod debug;
 mod device;
 mod failure;
 mod group;
@@ -102,6 +103,9 @@ enum Command {
     /// The configuration file of a node
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Verify a stopped store, and print what is on a device
+    #[command(subcommand)]
+    Debug(debug::DebugCommand),
     /// Print a completion script for a shell
     Completions(shell::Completions),
     /// Print a manual page in roff, to be read with `man -l -`
@@ -142,6 +146,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             return Ok(crate::serve::run(&serve.config()?, embedded));
         }
         Command::Status => return status::run(&global),
+        Command::Debug(command) => return debug::run(command, &global),
         Command::Volume(command) => volume::run(command, &global),
         Command::Group(command) => group::run(command, &global),
         Command::Snapshot(command) => snapshot::run(command, &global),

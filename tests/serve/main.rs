@@ -2,6 +2,7 @@
 //! command line, signals, and by an NVMe/TCP host of our own.
 
 mod crash;
+mod debug;
 mod devices;
 mod discovery;
 mod drain;

@@ -9,11 +9,13 @@
 //! * [`map`] is the copy-on-write tree from a volume's block to where its data is.
 //! * [`lane`] puts them together: reads and writes of volumes, checkpoints, recovery, snapshots, compaction.
 //! * [`groups`] is all of a node's: a pool of devices, and a lane for each group.
+//! * [`debug`] looks at a store from outside: it verifies all of it and prints what is on a device.
 //!
 //! **Architecture invariant:** this crate reaches disks, time, randomness and tasks only through `ashlar-env`, has no
 //! state outside its values, and no branch for the simulator.
 
 pub mod chunks;
+pub mod debug;
 pub mod groups;
 pub mod ids;
 pub mod lane;

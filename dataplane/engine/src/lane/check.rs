@@ -5,13 +5,29 @@ use ashlar_env::Env;
 use rustc_hash::FxHashMap;
 
 use crate::chunks::Chunks;
-use crate::ids::SegmentId;
+use crate::ids::{GRANULE_BYTES, SegmentId};
 use crate::map::{Entry, Tree};
 
 use super::background::Want;
-use super::core::VolumeNumber;
+use super::core::{SnapshotNumber, VolumeNumber};
 use super::walk::Met;
 use super::{Inner, Lane, LaneError};
+
+/// A block that is not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DamagedBlock {
+    /// The volume's number in the lane.
+    pub volume: VolumeNumber,
+    /// The earliest snapshot that holds it; `None` where only the volume itself does.
+    pub snapshot: Option<SnapshotNumber>,
+    /// Which block.
+    pub block: u64,
+    /// The segment in whose chunks it lies, and where there in bytes; `None` where no segment has it.
+    pub place: Option<(SegmentId, u32)>,
+}
+
+/// Checkpoints after which nothing is half let go of any more, if the lane can make any at all.
+const ROUNDS: usize = 4;
 
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +38,10 @@ pub struct CheckReport {
     pub pages: u64,
     /// What is damaged, for people.
     pub damaged: Vec<String>,
+    /// Those of them that are blocks.
+    pub blocks_damaged: Vec<DamagedBlock>,
+    /// Some map could not be read to its end: what is below is not verified, and counts tell nothing.
+    pub is_partial: bool,
     /// Segments whose count of live granules is wrong: segment, count, what was found.
     pub miscounted: Vec<(SegmentId, i64, i64)>,
 }
@@ -37,6 +57,7 @@ impl CheckReport {
 /// A version, and the one before it: what both hold is verified with that.
 struct Version {
     volume: VolumeNumber,
+    snapshot: Option<SnapshotNumber>,
     name: String,
     tree: Tree,
     before: Tree,
@@ -51,7 +72,12 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         let inner = &*self.0;
         // Counts are exact once changes are merged, and nothing is half let go of.
         inner.turn(Want::Checkpoint).await?;
+        let mut rounds = 0;
         while inner.core().is_letting_go() {
+            rounds += 1;
+            if rounds > ROUNDS {
+                return Err(LaneError::Full);
+            }
             inner.turn(Want::Checkpoint).await?;
         }
         let mut report = CheckReport::default();
@@ -87,18 +113,22 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             }
         }
         let mut versions = Vec::new();
-        let mut add = |volume: VolumeNumber, name: String, tree: &Tree| {
+        let mut add = |volume: VolumeNumber, snapshot: Option<SnapshotNumber>, tree: &Tree| {
             let nothing = || Tree::at_level(core.shape, 0, Entry::EMPTY);
             let before = last.insert(volume, tree.clone()).unwrap_or_else(nothing);
-            versions.push(Version { volume, name, tree: tree.clone(), before });
+            let name = match snapshot {
+                Some(snapshot) => format!("volume {volume} in snapshot {snapshot}"),
+                None => format!("volume {volume}"),
+            };
+            versions.push(Version { volume, snapshot, name, tree: tree.clone(), before });
         };
         for (number, snapshot) in &core.snapshots {
             for (volume, held) in &snapshot.volumes {
-                add(*volume, format!("volume {volume} in snapshot {number}"), &held.tree);
+                add(*volume, Some(*number), &held.tree);
             }
         }
         for (number, volume) in &core.volumes {
-            add(*number, format!("volume {number}"), &volume.tree);
+            add(*number, None, &volume.tree);
         }
         versions
     }
@@ -110,7 +140,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         counts: &mut FxHashMap<SegmentId, i64>,
     ) {
         let mut blocks = Vec::new();
-        let Version { volume, name, tree, before } = version;
+        let Version { volume, name, tree, before, snapshot } = version;
         let mut count = |entry: Entry| {
             *counts.entry(entry.address().segment).or_default() += i64::from(entry.granules());
         };
@@ -127,14 +157,27 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         };
         let walked = self.walk(*volume, tree, before, 0, meet).await;
         if let Err(error) = walked {
+            report.is_partial = true;
             report.damaged.push(format!("{name}: the map cannot be read to its end: {error}"));
         }
         for (block, entry) in blocks {
             report.blocks += 1;
             // A page is read like any other stored bytes.
             if let Err(error) = self.page(entry).await {
-                report.damaged.push(format!("{name}, block {block}: {error}"));
+                let place = self.core().table.resolve(entry.address());
+                let place = place.map(|at| (at.segment, at.position * GRANULE_BYTES as u32));
+                let (volume, snapshot) = (*volume, *snapshot);
+                report.blocks_damaged.push(DamagedBlock { volume, snapshot, block, place });
+                report.damaged.push(format!("{name}, block {block}: {}", why_not(&error)));
             }
         }
+    }
+}
+
+/// Why a block cannot be read; it is fetched like a page, which the error speaks of.
+fn why_not(error: &LaneError) -> String {
+    match error {
+        LaneError::Damaged(_) => "wrong checksum".into(),
+        error => error.to_string(),
     }
 }

@@ -48,7 +48,7 @@ use crate::segment::Segments;
 use self::core::Core;
 use self::signal::Signal;
 
-pub use self::check::CheckReport;
+pub use self::check::{CheckReport, DamagedBlock};
 pub use self::config::{LaneConfig, Planted};
 pub use self::core::{SnapshotNumber, VolumeNumber};
 pub use self::disk::VolumeDisk;
