@@ -16,6 +16,7 @@ mod counter;
 mod disk;
 mod error;
 mod gate;
+mod idle;
 mod leave;
 mod open;
 mod pack;

@@ -147,6 +147,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
     fn start(inner: Rc<Inner<E, C>>) -> Self {
         inner.running.set(true);
         inner.env.spawn(Rc::clone(&inner).run());
+        inner.env.spawn(Rc::clone(&inner).keep_short());
         Self(inner)
     }
 
@@ -190,6 +191,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         self.0.closed.set(true);
         self.0.work.notify();
         self.0.worked.notify();
+        self.0.shared.grown.notify();
         self.0.worked.wait_until(|| !self.0.running.get()).await;
     }
 

@@ -8,10 +8,10 @@ use ashlar_engine::groups::Groups;
 use ashlar_engine::ids::{GroupId, SegmentId};
 use ashlar_engine::lane::LaneConfig;
 use ashlar_engine::store::{ChunkStore, FormatOptions};
+use ashlar_env::Env;
 use ashlar_env::buf::{BufPool, PoolPlan};
 use ashlar_env::disk::{Disk, Durability};
 use ashlar_env::units::{ByteRange, VolumeId};
-use ashlar_env::Env;
 use ashlar_sim::{Control, DiskGeometry, DiskId, Profile, Sim, SimDisk, SimEnv};
 use uuid::Uuid;
 
