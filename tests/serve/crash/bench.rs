@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ashlar_cluster::api::AttachVolumeRequest;
 use ashlar_cluster::state::Backing;
@@ -99,6 +100,25 @@ pub fn wait_for_devices(node: &Node, count: usize) {
     let deadline = std::time::Instant::now() + crate::node::PATIENCE;
     while node.client.devices().unwrap().devices.len() < count {
         assert!(std::time::Instant::now() < deadline, "{}", node.log());
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// kill -9 that comes by itself.
+pub struct Killer(std::thread::JoinHandle<()>);
+
+impl Killer {
+    /// Kills `node` after a while.
+    pub fn after(node: &Node, wait: Duration) -> Self {
+        let id = node.id().to_string();
+        Self(std::thread::spawn(move || {
+            std::thread::sleep(wait);
+            assert!(Command::new("kill").args(["-9", &id]).status().unwrap().success());
+        }))
+    }
+
+    /// Waits until it has come.
+    pub fn join(self) {
+        self.0.join().expect("it was killed");
     }
 }

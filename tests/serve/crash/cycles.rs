@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, TARGET};
+use super::bench::{Bench, Killer, TARGET};
 use super::ledger::Cut;
 use super::load::verify_restored;
 use crate::node::Node;
@@ -50,13 +50,9 @@ impl Cycles {
             2 => {
                 self.made += 1;
                 let wait = Duration::from_micros(self.bench.random.below(20_000));
-                let id = node.id().to_string();
-                let killer = std::thread::spawn(move || {
-                    std::thread::sleep(wait);
-                    std::process::Command::new("kill").args(["-9", &id]).status().unwrap()
-                });
+                let killer = Killer::after(&node, wait);
                 let (cut, _) = self.bench.snapshot(&node, &name);
-                assert!(killer.join().unwrap().success());
+                killer.join();
                 node.crash();
                 self.snapshots.push((name, cut));
             }
