@@ -112,6 +112,14 @@ impl<E: Env, C: Chunks> Inner<E, C> {
                 last.insert(*number, origin.tree.clone());
             }
         }
+        let held = core.snapshots.values().flat_map(|snapshot| &snapshot.volumes);
+        for (number, held) in held {
+            let origin =
+                held.origin.and_then(|(snapshot, of)| core.snapshots.get(&snapshot)?.volumes.get(&of));
+            if let Some(origin) = origin {
+                last.insert(*number, origin.tree.clone());
+            }
+        }
         let mut versions = Vec::new();
         let mut add = |volume: VolumeNumber, snapshot: Option<SnapshotNumber>, tree: &Tree| {
             let nothing = || Tree::at_level(core.shape, 0, Entry::EMPTY);

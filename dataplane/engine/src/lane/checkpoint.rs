@@ -55,9 +55,10 @@ struct Frozen {
     next_volume: VolumeNumber,
     volumes: Vec<FrozenVolume>,
     snapshots: Vec<FrozenSnapshot>,
-    leaving: Vec<(VolumeNumber, u32, Tree)>,
-    /// Versions that leaving snapshots are compared with.
-    heads: Vec<(VolumeNumber, Tree)>,
+    /// Volume, floor, birth, map.
+    leaving: Vec<(VolumeNumber, u32, u32, Tree)>,
+    /// Versions that leaving snapshots are compared with, oldest first: birth at that time, generation, volume, map.
+    heads: Vec<(u32, u64, VolumeNumber, Tree)>,
     logged_bytes: u64,
 }
 
@@ -69,8 +70,14 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let frozen = self.freeze(position);
         let written = self.write_checkpoint(&frozen).await;
         match &written {
-            Ok(()) => self.thaw(&frozen),
-            Err(_) => self.give_up(),
+            Ok(()) => {
+                self.thaw(&frozen);
+                self.activity.note(|activity| activity.checkpoints += 1);
+            }
+            Err(_) => {
+                self.give_up();
+                self.activity.note(|activity| activity.given_up += 1);
+            }
         }
         drop(frozen);
         written?;
@@ -97,11 +104,17 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let leaving = core
             .leaving
             .iter()
-            .map(|version| (version.volume, version.floor, version.tree.clone()))
+            .map(|version| (version.volume, core.floor_of(version), version.birth, version.tree.clone()))
             .collect();
         let departures = core.snapshots.values().filter_map(|snapshot| snapshot.leaving.as_ref());
-        let heads = departures.flat_map(|departure| &departure.heads);
-        let heads = heads.map(|(number, tree)| (*number, tree.clone())).collect();
+        let heads = departures.flat_map(|departure| {
+            let head = |(number, tree): (&VolumeNumber, &Tree)| {
+                (departure.birth, departure.generation, *number, tree.clone())
+            };
+            departure.heads.iter().map(head)
+        });
+        let mut heads: Vec<_> = heads.collect();
+        heads.sort_by_key(|(birth, generation, ..)| (*birth, *generation));
         if self.config.planted.position_ahead {
             position.sequence += 1;
         }
@@ -159,15 +172,20 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         frozen: &Frozen,
         stream: &mut super::stream::Stream<C>,
     ) -> Result<(), LaneError> {
+        // The versions of a node in the order of their making: each page gives way to the next.
+        let mut heads = frozen.heads.iter().peekable();
         for snapshot in &frozen.snapshots {
+            while let Some((_, _, number, tree)) = heads.next_if(|(birth, ..)| *birth <= snapshot.number) {
+                self.save(*number, tree, stream).await?;
+            }
             for (number, _, tree) in &snapshot.volumes {
                 self.save(*number, tree, stream).await?;
             }
         }
-        for (number, tree) in &frozen.heads {
+        for (_, _, number, tree) in heads {
             self.save(*number, tree, stream).await?;
         }
-        for (number, _, tree) in &frozen.leaving {
+        for (number, _, _, tree) in &frozen.leaving {
             self.save(*number, tree, stream).await?;
         }
         for volume in &frozen.volumes {
@@ -182,7 +200,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let held = |snapshot: SnapshotNumber, (volume, size_bytes, tree): &(VolumeNumber, u64, Tree)| {
             let held = core.snapshots.get(&snapshot).and_then(|snapshot| snapshot.volumes.get(volume));
             let (mapped, stored) = at_cut(held.map(|held| held.space));
-            HeldState { volume: *volume, size_bytes: *size_bytes, mapped, stored, root: root_of(tree) }
+            // A snapshot that was let go of meanwhile cannot be: one task does both.
+            let origin = held.and_then(|held| held.origin);
+            let (volume, size_bytes) = (*volume, *size_bytes);
+            HeldState { volume, size_bytes, origin, mapped, stored, root: root_of(tree) }
         };
         let snapshots = frozen.snapshots.iter().map(|snapshot| SnapshotState {
             number: snapshot.number,
@@ -195,9 +216,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             let (origin, root) = (volume.origin, root_of(&volume.tree));
             VolumeState { number, id, size_bytes, origin, mapped, stored, root }
         });
-        let leaving = frozen.leaving.iter().map(|(volume, floor, tree)| LeavingState {
+        let leaving = frozen.leaving.iter().map(|(volume, floor, birth, tree)| LeavingState {
             volume: *volume,
             floor: *floor,
+            birth: *birth,
             root: root_of(tree),
         });
         State {

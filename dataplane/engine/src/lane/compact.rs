@@ -125,6 +125,13 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             }
             _ => None,
         };
+        let hosted = !self.core().table.guests(victim).is_empty();
+        self.activity.note(|activity| {
+            activity.moved += live.len() as u64;
+            activity.victims += u64::from(!live.is_empty());
+            activity.empty_victims += u64::from(live.is_empty());
+            activity.moved_again += u64::from(hosted && !live.is_empty());
+        });
         self.core().moved_out(victim, host, runs);
         if self.config.planted.delete_early {
             self.core().dead.retain(|segment| *segment != victim);

@@ -45,6 +45,8 @@ pub struct Space {
 
 /// A volume as a snapshot holds it.
 pub struct Held {
+    /// The snapshot, and the volume in it, that the volume is a clone of.
+    pub origin: Option<(SnapshotNumber, VolumeNumber)>,
     /// Its size in bytes.
     pub size_bytes: u64,
     /// Its map.
@@ -85,6 +87,8 @@ pub struct Leaving {
     pub volume: VolumeNumber,
     /// What was born up to here belongs to others.
     pub floor: u32,
+    /// The birth at the time it left: snapshots of lower numbers were there.
+    pub birth: u32,
     /// Its map.
     pub tree: Tree,
     /// Whether a checkpoint has saved it.
@@ -103,6 +107,9 @@ pub struct Core {
     pub leaving: Vec<Leaving>,
     /// The segments.
     pub table: Table,
+    /// The snapshots that volumes are clones of, those of deleted ones as well: what was born up to them is not the
+    /// clone's.
+    pub origins: BTreeMap<VolumeNumber, SnapshotNumber>,
     /// The birth of what is written next.
     pub birth: u32,
     /// The lowest number that no snapshot was given yet.
@@ -154,7 +161,13 @@ impl Books<'_> {
                     continue;
                 }
                 match &mut snapshot.leaving {
-                    Some(departure) if generation > departure.generation => last = Some(departure),
+                    // The one that is let go of last: until then it is in the way of a crash.
+                    Some(departure) if generation > departure.generation => {
+                        let later = |last: &&mut Departure| last.generation > departure.generation;
+                        if !last.as_ref().is_some_and(later) {
+                            last = Some(departure);
+                        }
+                    }
                     _ => return,
                 }
             }
@@ -216,6 +229,7 @@ impl Core {
             snapshots: BTreeMap::new(),
             leaving: Vec::new(),
             table: Table::default(),
+            origins: BTreeMap::new(),
             birth: 1,
             next_snapshot: 1,
             generation: 1,
@@ -348,6 +362,7 @@ impl Core {
         let Some(held) = self.snapshots.get(&snapshot).and_then(|snapshot| snapshot.volumes.get(&of)) else {
             return;
         };
+        self.origins.insert(number, snapshot);
         let volume = Volume {
             id,
             size_bytes: held.size_bytes,
@@ -360,6 +375,7 @@ impl Core {
 
     fn snapshot(&mut self, number: SnapshotNumber) {
         let held = |volume: &Volume| Held {
+            origin: volume.origin,
             size_bytes: volume.size_bytes,
             tree: volume.tree.clone(),
             space: volume.space,
@@ -402,10 +418,14 @@ impl Core {
 
     /// What `gone` alone held is to be let go of.
     fn leave(&mut self, number: VolumeNumber, gone: Volume) {
-        let latest = self.snapshots.iter().rev().find(|(_, snapshot)| snapshot.volumes.contains_key(&number));
+        // A snapshot that is leaving was compared with the volume when it began to: what both hold is the volume's.
+        let holds =
+            |snapshot: &Snapshot| snapshot.leaving.is_none() && snapshot.volumes.contains_key(&number);
+        let latest = self.snapshots.iter().rev().find(|(_, snapshot)| holds(snapshot));
         let origin = gone.origin.map_or(0, |(snapshot, _)| snapshot);
         let floor = latest.map_or(0, |(number, _)| *number).max(origin);
-        self.leaving.push(Leaving { volume: number, floor, tree: gone.tree, saved: false });
+        let birth = self.birth;
+        self.leaving.push(Leaving { volume: number, floor, birth, tree: gone.tree, saved: false });
         self.generation += 1;
     }
 
@@ -429,7 +449,7 @@ impl Core {
     pub fn quiet(&mut self, number: VolumeNumber) -> Books<'_> {
         let Self { volumes, snapshots, table, frozen, .. } = self;
         let volume = volumes.get_mut(&number);
-        let floor = volume.as_ref().and_then(|volume| volume.origin).map_or(0, |(snapshot, _)| snapshot);
+        let floor = self.origins.get(&number).copied().unwrap_or(0);
         let space = volume.map(|volume| &mut volume.space);
         Books { number, floor, frozen: *frozen, table, space, snapshots, leaves: None }
     }
@@ -459,8 +479,10 @@ impl Core {
     /// The first snapshot that leaves, if it can be let go of.
     #[must_use]
     pub fn next_departure(&self) -> Option<SnapshotNumber> {
-        let leaves = |snapshot: &&Snapshot| snapshot.leaving.is_some();
-        let (number, snapshot) = self.snapshots.iter().find(|(_, snapshot)| leaves(snapshot))?;
+        // In the order in which they were deleted: each is compared with those that were there then.
+        let began = |snapshot: &Snapshot| snapshot.leaving.as_ref().map(|departure| departure.generation);
+        let leaving = self.snapshots.iter().filter_map(|found| Some((began(found.1)?, found)));
+        let (_, (number, snapshot)) = leaving.min_by_key(|(generation, _)| *generation)?;
         let saved = snapshot.leaving.as_ref().is_some_and(|departure| departure.saved);
         (saved && snapshot.settled).then_some(*number)
     }
@@ -528,10 +550,23 @@ impl Core {
         }
     }
 
+    /// Up to which birth what `version` holds belongs to others, for a start that deletes the snapshots anew that are
+    /// leaving now.
+    #[must_use]
+    pub fn floor_of(&self, version: &Leaving) -> u32 {
+        let before = self.snapshots.range(..version.birth).rev();
+        let mut holding = before.filter(|(_, snapshot)| snapshot.volumes.contains_key(&version.volume));
+        holding.next().map_or(version.floor, |(number, _)| version.floor.max(*number))
+    }
+
     /// Whether any clone hangs on snapshot `number`.
     #[must_use]
     pub fn has_clones(&self, number: SnapshotNumber) -> bool {
-        self.volumes.values().any(|volume| volume.origin.is_some_and(|(snapshot, _)| snapshot == number))
+        let hangs =
+            |origin: Option<(SnapshotNumber, _)>| origin.is_some_and(|(snapshot, _)| snapshot == number);
+        let there = self.snapshots.values().filter(|snapshot| snapshot.leaving.is_none());
+        let mut held = there.flat_map(|snapshot| snapshot.volumes.values());
+        self.volumes.values().any(|volume| hangs(volume.origin)) || held.any(|held| hangs(held.origin))
     }
 }
 
@@ -572,7 +607,10 @@ pub fn tree_of(shape: Shape, root: Root) -> Tree {
 pub fn snapshot_of(shape: Shape, state: &SnapshotState) -> Snapshot {
     let held = |held: &HeldState| {
         let tree = tree_of(shape, held.root);
-        (held.volume, Held { size_bytes: held.size_bytes, tree, space: Space::from(held) })
+        (
+            held.volume,
+            Held { origin: held.origin, size_bytes: held.size_bytes, tree, space: Space::from(held) },
+        )
     };
     let volumes = state.volumes.iter().map(held).collect();
     Snapshot { volumes, generation: 0, settled: true, leaving: None }

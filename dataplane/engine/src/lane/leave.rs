@@ -29,7 +29,6 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     /// Lets go of all that can be. Whether anything was.
     pub(super) async fn let_go(&self) -> Result<bool, LaneError> {
         let mut any = false;
-        // In the order of their numbers: each is compared with the one after it.
         loop {
             let next = self.core().next_departure();
             let Some(number) = next else { break };
@@ -54,6 +53,11 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         }
         let mut core = self.core();
         let gone = core.snapshots.remove(&number).and_then(|snapshot| snapshot.leaving);
+        let under_writes = gone.as_ref().is_some_and(|departure| !departure.released.is_empty());
+        self.activity.note(|activity| {
+            activity.departed += 1;
+            activity.departed_under_writes += u64::from(under_writes);
+        });
         for (segment, granules) in gone.into_iter().flat_map(|departure| departure.released) {
             *released.entry(segment).or_default() += granules;
         }
@@ -77,6 +81,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         self.walk(volume, &tree, &nothing, floor, gather).await?;
         let mut core = self.core();
         core.leaving.remove(0);
+        self.activity.note(|activity| activity.versions_left += 1);
         core.release_all(&released);
         Ok(true)
     }
@@ -104,7 +109,7 @@ impl Core {
             let next = with(number + 1..until).next().map(|(_, next)| next.tree.clone()).or(head);
             let nothing = || Tree::at_level(self.shape, 0, Entry::EMPTY);
             let before = with(0..number).next_back().map_or(0, |(number, _)| number);
-            let origin = self.volumes.get(volume).and_then(|volume| volume.origin);
+            let origin = held.origin;
             let floor = before.max(origin.map_or(0, |(snapshot, _)| snapshot));
             all.push((*volume, held.tree.clone(), next.unwrap_or_else(nothing), floor));
         }

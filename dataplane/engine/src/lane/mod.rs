@@ -4,6 +4,7 @@
 //! `open` and `state` what makes it durable; `snapshots`, `leave` and `compact` what makes and frees space; `background`
 //! decides when; `check` verifies all of it.
 
+mod activity;
 mod background;
 pub mod batch;
 mod check;
@@ -49,6 +50,7 @@ use crate::segment::Segments;
 use self::core::Core;
 use self::signal::Signal;
 
+pub use self::activity::Activity;
 pub use self::check::{CheckReport, DamagedBlock};
 pub use self::config::{LaneConfig, Planted};
 pub use self::core::{SnapshotNumber, VolumeNumber};
@@ -100,6 +102,7 @@ struct Inner<E: Env, C: Chunks> {
     renew: Cell<bool>,
     /// Whether the background task has not ended.
     running: Cell<bool>,
+    activity: activity::Counts,
 }
 
 /// What the log tells: the state that it changes, and how long the log has become.
@@ -228,6 +231,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             closed: Cell::new(false),
             renew: Cell::new(false),
             running: Cell::new(false),
+            activity: activity::Counts::default(),
         })
     }
 }

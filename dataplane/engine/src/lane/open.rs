@@ -222,9 +222,14 @@ fn core_of(state: &State, shape: Shape) -> Core {
     for snapshot in &state.snapshots {
         core.snapshots.insert(snapshot.number, snapshot_of(shape, snapshot));
     }
+    let volumes = state.volumes.iter().map(|volume| (volume.number, volume.origin));
+    let held = state.snapshots.iter().flat_map(|snapshot| &snapshot.volumes);
+    for (volume, origin) in volumes.chain(held.map(|held| (held.volume, held.origin))) {
+        core.origins.extend(origin.map(|(snapshot, _)| (volume, snapshot)));
+    }
     for version in &state.leaving {
         let (volume, floor, tree) = (version.volume, version.floor, tree_of(shape, version.root));
-        core.leaving.push(Leaving { volume, floor, tree, saved: true });
+        core.leaving.push(Leaving { volume, floor, birth: version.birth, tree, saved: true });
     }
     core
 }
@@ -317,6 +322,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
 
     /// Reads from the batches of `host` where what it holds for others is.
     async fn read_moves(&self, host: SegmentId) -> Result<(), LaneError> {
+        if self.segments.shards(host) == ShardSet::EMPTY {
+            // Nothing was live in it at the cut, and it was deleted once the checkpoint was durable; or it is lost.
+            return Ok(());
+        }
         let mut moves = std::collections::BTreeMap::<SegmentId, Runs>::new();
         self.each_batch(host, |items| {
             for item in items {
@@ -433,6 +442,16 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             }
             Owned::Control(control) => {
                 self.core().control(control);
+                let kind = match control {
+                    Control::Clone { .. } => Some(0),
+                    Control::Restore { .. } => Some(1),
+                    Control::Delete { .. } => Some(2),
+                    Control::DeleteSnapshot { .. } => Some(3),
+                    _ => None,
+                };
+                if let Some(kind) = kind {
+                    self.activity.note(|activity| activity.replayed[kind] += 1);
+                }
                 if matches!(control, Control::Clone { .. } | Control::Restore { .. }) {
                     self.load_all().await?;
                 }

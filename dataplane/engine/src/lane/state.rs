@@ -13,9 +13,9 @@
 //!
 //! then position of the log (segment 4, offset 4, sequence 8, previous header's CRC 4, shards 1), birth (4), next segment (4), next volume (4),
 //! compression (1), binary logarithm of the maps' fan-out (1); the volumes: count (4) and for each number (4), id (16), size in bytes (8), origin's snapshot and volume (4 and 4, 0 where none), mapped
-//! blocks (8), stored granules (8), level (1) and root (16); the snapshots: count and for each number (4), state (1), count of volumes and for each number (4), size in bytes (8), mapped
+//! blocks (8), stored granules (8), level (1) and root (16); the snapshots: count and for each number (4), state (1), count of volumes and for each number (4), size in bytes (8), origin (4 and 4), mapped
 //! blocks (8), stored granules (8), level (1) and root (16);
-//! the versions to be let go of: count and for each volume (4), floor (4), level (1) and root (16); the segments: count and for each number (4), kind (1), place (1: 0 here, 1 hosted), host (4), sealed
+//! the versions to be let go of: count and for each volume (4), floor (4), birth (4), level (1) and root (16); the segments: count and for each number (4), kind (1), place (1: 0 here, 1 hosted), host (4), sealed
 //! length (4, 2^32 - 1 while open), birth (4), live granules (8). All little endian.
 
 use ashlar_codec::{crc32c, crc32c_append};
@@ -116,6 +116,8 @@ pub struct HeldState {
     pub volume: u32,
     /// Its size at that time.
     pub size_bytes: u64,
+    /// The snapshot and volume that it is a clone of.
+    pub origin: Option<(u32, u32)>,
     /// Blocks that were mapped.
     pub mapped: i64,
     /// Granules that these take.
@@ -131,6 +133,8 @@ pub struct LeavingState {
     pub volume: u32,
     /// What was born up to here belongs to others.
     pub floor: u32,
+    /// The birth at the time it left.
+    pub birth: u32,
     /// Its map.
     pub root: Root,
 }
@@ -181,13 +185,15 @@ impl State {
         for snapshot in &self.snapshots {
             out.u32(snapshot.number).u8(u8::from(snapshot.leaving)).u32(snapshot.volumes.len() as u32);
             for held in &snapshot.volumes {
-                out.u32(held.volume).u64(held.size_bytes).u64(held.mapped as u64).u64(held.stored as u64);
+                let (snapshot, of) = held.origin.unwrap_or((0, 0));
+                out.u32(held.volume).u64(held.size_bytes).u32(snapshot).u32(of);
+                out.u64(held.mapped as u64).u64(held.stored as u64);
                 put_root(&mut out, held.root);
             }
         }
         out.u32(self.leaving.len() as u32);
         for version in &self.leaving {
-            out.u32(version.volume).u32(version.floor);
+            out.u32(version.volume).u32(version.floor).u32(version.birth);
             put_root(&mut out, version.root);
         }
         out.u32(self.segments.len() as u32);
@@ -250,7 +256,7 @@ impl State {
             fanout_bits: fields.u8()?,
             volumes: list(fields, 69, volume)?,
             snapshots: list(fields, 9, snapshot)?,
-            leaving: list(fields, 25, leaving)?,
+            leaving: list(fields, 29, leaving)?,
             segments: list(fields, 26, segment)?,
         })
     }
@@ -285,18 +291,20 @@ fn volume(fields: &mut Reader<'_>) -> Option<VolumeState> {
 
 fn snapshot(fields: &mut Reader<'_>) -> Option<SnapshotState> {
     let (number, leaving) = (fields.u32()?, fields.u8()? != 0);
-    let volumes = list(fields, 45, held)?;
+    let volumes = list(fields, 53, held)?;
     Some(SnapshotState { number, leaving, volumes })
 }
 
 fn held(fields: &mut Reader<'_>) -> Option<HeldState> {
     let (volume, size_bytes) = (fields.u32()?, fields.u64()?);
+    let origin = Some((fields.u32()?, fields.u32()?)).filter(|(_, of)| *of != 0);
     let (mapped, stored) = (fields.u64()? as i64, fields.u64()? as i64);
-    Some(HeldState { volume, size_bytes, mapped, stored, root: root(fields)? })
+    Some(HeldState { volume, size_bytes, origin, mapped, stored, root: root(fields)? })
 }
 
 fn leaving(fields: &mut Reader<'_>) -> Option<LeavingState> {
-    Some(LeavingState { volume: fields.u32()?, floor: fields.u32()?, root: root(fields)? })
+    let (volume, floor, birth) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    Some(LeavingState { volume, floor, birth, root: root(fields)? })
 }
 
 fn segment(fields: &mut Reader<'_>) -> Option<SegmentState> {
@@ -318,7 +326,8 @@ mod tests {
         let page = Entry::new(Address { segment: SegmentId(3), position: 8 }, 64, 77, 2);
         let root = Root { level: 1, page };
         let id = VolumeId(uuid::Uuid::from_u128(5));
-        let held = HeldState { volume: 1, size_bytes: 1 << 30, mapped: 4, stored: 256, root };
+        let held =
+            HeldState { volume: 1, size_bytes: 1 << 30, origin: Some((1, 2)), mapped: 4, stored: 256, root };
         State {
             lane: LaneId { group: GroupId(9), lane: 0 },
             segment: SegmentId(6),
@@ -357,7 +366,7 @@ mod tests {
                 },
             ],
             snapshots: vec![SnapshotState { number: 1, leaving: true, volumes: vec![held] }],
-            leaving: vec![LeavingState { volume: 4, floor: 1, root }],
+            leaving: vec![LeavingState { volume: 4, floor: 1, birth: 2, root }],
             segments: vec![
                 SegmentState {
                     id: SegmentId(1),

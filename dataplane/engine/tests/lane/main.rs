@@ -1,6 +1,7 @@
 //! A lane on a chunk store on the simulator's disk: volumes are linearizable registers, through crashes; snapshots stay
 //! what they were; and at every rest the lane's own verification finds nothing.
 
+mod acts;
 mod host;
 mod kept;
 mod random;

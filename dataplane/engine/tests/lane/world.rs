@@ -1,4 +1,7 @@
-//! A node with a disk, and a lane on it.
+//! A node with a disk or two, and a lane on them.
+
+use std::cell::Cell;
+use std::rc::Rc;
 
 use ashlar_engine::chunks::Chunks;
 use ashlar_engine::groups::reserve_slots;
@@ -40,42 +43,70 @@ pub fn tiny(seed: u64) -> LaneConfig {
 pub struct World {
     pub control: Control,
     pub node: NodeId,
-    pub disk: DiskId,
+    pub disks: Vec<DiskId>,
     pub config: LaneConfig,
     pub slot_bytes: u32,
+    /// Numbers of writers that were given out.
+    pub next_writer: Rc<Cell<u32>>,
 }
 
 impl World {
     pub fn new(control: &Control, config: LaneConfig, geometry: DiskGeometry) -> Self {
+        Self::with_disks(control, config, &[geometry])
+    }
+
+    pub fn with_disks(control: &Control, config: LaneConfig, disks: &[DiskGeometry]) -> Self {
         let node = control.node("node", 1);
-        let disk = control.disk("disk", geometry);
-        Self { control: control.clone(), node, disk, config, slot_bytes: 64 << 10 }
+        let disks = disks.iter().map(|geometry| control.disk("disk", *geometry)).collect();
+        Self {
+            control: control.clone(),
+            node,
+            disks,
+            config,
+            slot_bytes: 64 << 10,
+            next_writer: Rc::default(),
+        }
     }
 
     pub fn env(&self) -> SimEnv {
         self.control.env(self.node, 0)
     }
 
-    pub async fn format(&self) -> Store {
-        let options = FormatOptions {
-            slot_bytes: self.slot_bytes,
-            fence_entries: 4,
-            ..FormatOptions::new(uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2))
-        };
-        let disk = self.env().open_disk(self.disk);
-        let store = ChunkStore::format(self.env(), disk, options).await.expect("the disk is blank");
-        store.set_reserve(reserve_slots(store.info().slots));
-        store
+    /// Formats all disks.
+    pub async fn format(&self) -> Vec<Store> {
+        let mut stores = Vec::new();
+        for disk in &self.disks {
+            let device = uuid::Uuid::from_u128(1 + u128::from(disk.0));
+            let options = FormatOptions {
+                slot_bytes: self.slot_bytes,
+                fence_entries: 4,
+                ..FormatOptions::new(device, uuid::Uuid::from_u128(99))
+            };
+            let disk = self.env().open_disk(*disk);
+            let store = ChunkStore::format(self.env(), disk, options).await.expect("the disk is blank");
+            store.set_reserve(reserve_slots(store.info().slots));
+            stores.push(store);
+        }
+        stores
     }
 
-    pub async fn create(&self, store: &Store) -> SimLane {
-        Lane::create(self.env(), vec![store.clone()], LANE, self.config).await.expect("there is space")
+    pub async fn create(&self, stores: &[Store]) -> SimLane {
+        Lane::create(self.env(), stores.to_vec(), LANE, self.config).await.expect("there is space")
+    }
+
+    /// The stores, as a start finds them.
+    pub async fn stores(&self) -> Vec<Store> {
+        let mut stores = Vec::new();
+        for disk in &self.disks {
+            let disk = self.env().open_disk(*disk);
+            let store = ChunkStore::open(self.env(), disk).await.expect("the store was formatted");
+            store.set_reserve(reserve_slots(store.info().slots));
+            stores.push(store);
+        }
+        stores
     }
 
     pub async fn open(&self) -> Result<(SimLane, Recovery), LaneError> {
-        let disk = self.env().open_disk(self.disk);
-        let store = ChunkStore::open(self.env(), disk).await.expect("the store was formatted");
-        store.set_reserve(reserve_slots(store.info().slots));
-        Lane::open(self.env(), vec![store], LANE, self.config).await
+        Lane::open(self.env(), self.stores().await, LANE, self.config).await
     }
 }

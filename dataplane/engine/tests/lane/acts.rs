@@ -1,0 +1,387 @@
+//! What an administrator does while hosts write: snapshots, clones, restores, changes of size. What is under way when the
+//! node crashes is found done or not done, never half.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use ashlar_engine::lane::LaneError;
+use ashlar_env::Rng;
+use ashlar_env::units::VolumeId;
+use ashlar_sim::SimEnv;
+use ashlar_sim::check::ledger::WriteEnd;
+
+use super::host::{Host, Tolerance};
+use super::world::{SimLane, World};
+
+/// What a snapshot must hold for ever: the bytes of each volume.
+pub struct Kept {
+    pub number: u32,
+    pub volumes: Vec<(u32, Vec<u8>)>,
+    /// Whether these are all.
+    pub whole: bool,
+}
+
+/// What was under way when the node crashed.
+pub enum Pending {
+    None,
+    Forget(u32),
+    Restore(u32),
+    /// A volume of smaller size for a while.
+    Shrink(u32),
+}
+
+/// What is known of the lane.
+pub struct Books {
+    pub hosts: Vec<Host>,
+    pub kept: Vec<Kept>,
+    pub next_id: u128,
+    pub pending: Pending,
+    pub may_fill: bool,
+    pub snapshots_max: usize,
+    /// Whether volumes change their sizes.
+    pub resizes: bool,
+}
+
+/// The administrator.
+#[derive(Clone)]
+pub struct Admin {
+    pub world: World,
+    pub books: Rc<RefCell<Books>>,
+}
+
+impl Admin {
+    pub fn fail(&self, what: impl std::fmt::Display) {
+        self.world.control.fail("lane", what.to_string());
+    }
+
+    fn mark(&self, name: &str) {
+        self.world.control.marks().hit(name);
+    }
+
+    pub fn hosts(&self) -> Vec<Host> {
+        self.books.borrow().hosts.clone()
+    }
+
+    fn fresh_id(&self) -> VolumeId {
+        let mut books = self.books.borrow_mut();
+        books.next_id += 1;
+        VolumeId(uuid::Uuid::from_u128(books.next_id))
+    }
+
+    /// The result, unless it is an error; a full disk may be none.
+    fn good<T>(&self, what: &str, result: Result<T, LaneError>) -> Option<T> {
+        match result {
+            Ok(good) => Some(good),
+            Err(LaneError::Full) if self.books.borrow().may_fill => {
+                self.mark(&format!("{what} found no space"));
+                None
+            }
+            Err(error) => {
+                self.fail(format!("{what}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Something, at random.
+    pub async fn act(&self, lane: &SimLane, env: &SimEnv) {
+        match env.random_below(16) {
+            0..4 => self.snapshot(lane).await,
+            4..6 => self.compare(lane, env).await,
+            6..10 => self.forget(lane, env).await,
+            10 => self.clone_host(lane, env).await,
+            11 => self.drop_host(lane, env).await,
+            12 | 13 => self.restore(lane).await,
+            14 if self.books.borrow().resizes => self.resize(lane, env).await,
+            _ => {
+                let _ = self.good("compression", lane.set_compression(env.random_below(2) == 0).await);
+            }
+        }
+    }
+
+    /// A snapshot while hosts write. What it holds was there at one moment between its begin and its end.
+    pub async fn snapshot(&self, lane: &SimLane) {
+        if self.books.borrow().kept.len() >= self.books.borrow().snapshots_max {
+            return;
+        }
+        let hosts = self.hosts();
+        let begin = |host: &Host| host.ledger.borrow_mut().begin_read(0, host.blocks);
+        let tickets: Vec<_> = hosts.iter().map(begin).collect();
+        if hosts.iter().any(|host| host.active.get() > 0) {
+            self.mark("a snapshot was cut while hosts wrote");
+        }
+        let made = lane.snapshot().await;
+        // Nothing is submitted from now on until its contents are read: they are held against this moment.
+        hosts.iter().for_each(|host| host.held.set(true));
+        if let Some(number) = self.good("snapshot", made) {
+            let mut volumes = Vec::new();
+            for (host, ticket) in hosts.iter().zip(tickets) {
+                let bytes = self.bytes_in(lane, number, host).await;
+                let Some(bytes) = bytes else { break };
+                if let Err(wrong) = host.ledger.borrow_mut().end_read(ticket, &bytes) {
+                    self.fail(format!("snapshot {number} of volume {}: {wrong}", host.number));
+                }
+                volumes.push((host.number, bytes));
+            }
+            let whole = volumes.len() == hosts.len();
+            self.books.borrow_mut().kept.push(Kept { number, volumes, whole });
+        }
+        hosts.iter().for_each(Host::release);
+    }
+
+    /// What snapshot `number` holds of a volume, read through a clone. `None` where there is no space for that.
+    async fn bytes_in(&self, lane: &SimLane, number: u32, host: &Host) -> Option<Vec<u8>> {
+        let made = lane.clone_volume(self.fresh_id(), number, host.number).await;
+        let clone = self.good("clone", made)?;
+        let bytes = host.bytes_of(lane, clone).await;
+        let _ = self.good("delete of a clone", lane.delete_volume(clone).await);
+        bytes
+    }
+
+    /// Compares what a snapshot holds with what it held.
+    pub async fn compare(&self, lane: &SimLane, env: &SimEnv) {
+        let Some((number, volumes)) = self.any_snapshot(env) else { return };
+        let hosts = self.hosts();
+        for (volume, bytes) in volumes {
+            let like = Host { blocks: bytes.len() as u64 / u64::from(hosts[0].block), ..hosts[0].clone() };
+            let Some(clone) = self.good("clone", lane.clone_volume(self.fresh_id(), number, volume).await)
+            else {
+                return;
+            };
+            let found = like.bytes_of(lane, clone).await;
+            if found.is_some_and(|found| found != bytes) {
+                self.fail(format!("volume {volume} in snapshot {number} has changed"));
+            }
+            let _ = self.good("delete of a clone", lane.delete_volume(clone).await);
+        }
+    }
+
+    fn any_snapshot(&self, env: &SimEnv) -> Option<(u32, Vec<(u32, Vec<u8>)>)> {
+        let books = self.books.borrow();
+        if books.kept.is_empty() {
+            return None;
+        }
+        let kept = &books.kept[env.random_below(books.kept.len() as u64) as usize];
+        Some((kept.number, kept.volumes.clone()))
+    }
+
+    /// Deletes a snapshot.
+    pub async fn forget(&self, lane: &SimLane, env: &SimEnv) {
+        let Some((number, _)) = self.any_snapshot(env) else { return };
+        self.books.borrow_mut().pending = Pending::Forget(number);
+        match lane.delete_snapshot(number).await {
+            Err(LaneError::InUse(_)) => self.mark("a snapshot with a clone was not deleted"),
+            result => {
+                if self.good("delete of a snapshot", result).is_some() {
+                    self.books.borrow_mut().kept.retain(|kept| kept.number != number);
+                }
+            }
+        }
+        self.books.borrow_mut().pending = Pending::None;
+    }
+
+    /// A clone that hosts write to.
+    async fn clone_host(&self, lane: &SimLane, env: &SimEnv) {
+        let Some((number, volumes)) = self.any_snapshot(env) else { return };
+        if self.hosts().len() > 3 || volumes.is_empty() {
+            return;
+        }
+        let (of, bytes) = &volumes[env.random_below(volumes.len() as u64) as usize];
+        let Some(clone) = self.good("clone", lane.clone_volume(self.fresh_id(), number, *of).await) else {
+            return;
+        };
+        let like = self.hosts().into_iter().find(|host| host.number == *of);
+        let Some(like) = like else {
+            let _ = self.good("delete of a clone", lane.delete_volume(clone).await);
+            return;
+        };
+        let origin = like.origin;
+        let host = Host { drops: like.drops, longest: like.longest, origin, ..like.another(clone) };
+        host.begin_with(origin, bytes);
+        self.books.borrow_mut().hosts.push(host);
+        self.mark("hosts wrote to a clone");
+    }
+
+    /// Deletes a clone that hosts wrote to.
+    async fn drop_host(&self, lane: &SimLane, env: &SimEnv) {
+        let clones: Vec<_> = self.hosts().into_iter().skip(2).collect();
+        if clones.is_empty() {
+            return;
+        }
+        let host = &clones[env.random_below(clones.len() as u64) as usize];
+        host.hold().await;
+        if self.good("delete of a volume", lane.delete_volume(host.number).await).is_some() {
+            self.books.borrow_mut().hosts.retain(|other| other.number != host.number);
+            host.gone.set(true);
+        }
+        host.release();
+    }
+
+    /// Goes back to the latest snapshot, all of whose volumes are known.
+    async fn restore(&self, lane: &SimLane) {
+        let hosts = self.hosts();
+        let latest = {
+            let books = self.books.borrow();
+            books.kept.last().filter(|kept| kept.whole).map(|kept| (kept.number, kept.volumes.clone()))
+        };
+        let Some((number, volumes)) = latest else { return };
+        let of = |volume: u32| hosts.iter().find(|host| host.number == volume);
+        for host in &hosts {
+            host.hold().await;
+        }
+        self.books.borrow_mut().pending = Pending::Restore(number);
+        match lane.restore(number).await {
+            // A clone hangs on it, or an unfinished snapshot is in the way.
+            Err(LaneError::InUse(_)) => {}
+            result => {
+                if self.good("restore", result).is_some() {
+                    for (volume, bytes) in &volumes {
+                        if let Some(host) = of(*volume) {
+                            host.begin_with(host.origin, bytes);
+                        }
+                    }
+                    self.mark("volumes were restored");
+                }
+            }
+        }
+        self.books.borrow_mut().pending = Pending::None;
+        hosts.iter().for_each(Host::release);
+    }
+
+    /// Makes a volume smaller and larger again: what was beyond the end in between is zero.
+    async fn resize(&self, lane: &SimLane, env: &SimEnv) {
+        let hosts = self.hosts();
+        let host = &hosts[env.random_below(hosts.len() as u64) as usize];
+        let before = host.tolerance.get();
+        host.tolerance.set(Tolerance { range: true, ..before });
+        let left = env.random_below(host.blocks);
+        // Twice zero, and what is written in between is lost or not.
+        let begin = || host.ledger.borrow_mut().begin_zeroes(left, host.blocks - left, true);
+        let tickets = [begin(), begin()];
+        self.books.borrow_mut().pending = Pending::Shrink(host.number);
+        let small = lane.resize_volume(host.number, left * u64::from(host.block)).await;
+        let small = self.good("resize", small).is_some();
+        let large = self.good("resize", lane.resize_volume(host.number, host.size_bytes()).await).is_some();
+        // Operations that met the smaller size may still be under way.
+        host.hold().await;
+        // Operations that met the smaller size may still be under way.
+        host.hold().await;
+        let end = if small && large { WriteEnd::Done } else { WriteEnd::Fenced };
+        for ticket in tickets {
+            if let Err(violation) = host.ledger.borrow_mut().end_write(ticket, end) {
+                self.fail(violation);
+            }
+        }
+        if small && !large {
+            self.fail("a volume could not grow again");
+        }
+        self.books.borrow_mut().pending = Pending::None;
+        host.tolerance.set(before);
+        host.release();
+    }
+
+    /// After a crash: what was under way has happened or has not.
+    pub async fn reconcile(&self, lane: &SimLane) {
+        let pending = std::mem::replace(&mut self.books.borrow_mut().pending, Pending::None);
+        for host in self.hosts() {
+            host.release();
+            host.active.set(0);
+            let mut tolerance = host.tolerance.get();
+            tolerance.range = false;
+            host.tolerance.set(tolerance);
+        }
+        let report = lane.report();
+        let has = |number: u32| report.snapshots.iter().any(|there| there.number == number && !there.leaving);
+        if let Pending::Forget(number) = pending
+            && !has(number)
+        {
+            self.mark("a crash hit the delete of a snapshot after it had happened");
+            self.books.borrow_mut().kept.retain(|kept| kept.number != number);
+        }
+        for kept in &self.books.borrow().kept {
+            if !has(kept.number) {
+                self.fail(format!("snapshot {} is gone", kept.number));
+            }
+        }
+        let volumes = self.hosts().iter().map(|host| host.number).collect::<Vec<_>>();
+        for volume in &report.volumes {
+            if !volumes.contains(&volume.number) {
+                self.mark("a crash left a clone");
+                let _ = self.good("delete of a clone", lane.delete_volume(volume.number).await);
+            }
+        }
+        for host in self.hosts() {
+            match report.volumes.iter().find(|volume| volume.number == host.number) {
+                None if host.number > 2 => {
+                    self.mark("a crash hit the delete of a volume after it had happened");
+                    self.books.borrow_mut().hosts.retain(|other| other.number != host.number);
+                }
+                None => self.fail(format!("volume {} is gone", host.number)),
+                Some(volume) if volume.size_bytes != host.size_bytes() => {
+                    self.grow_again(lane, &host, volume.size_bytes, &pending).await;
+                }
+                Some(_) => {}
+            }
+        }
+        self.snapshots_unknown(lane).await;
+        if let Pending::Restore(number) = pending {
+            self.restored(lane, number).await;
+        }
+    }
+
+    async fn grow_again(&self, lane: &SimLane, host: &Host, size_bytes: u64, pending: &Pending) {
+        if !matches!(pending, Pending::Shrink(number) if *number == host.number) {
+            return self.fail(format!("volume {} has {size_bytes} bytes", host.number));
+        }
+        self.mark("a crash left a volume smaller");
+        let left = size_bytes / u64::from(host.block);
+        let ticket = host.ledger.borrow_mut().begin_zeroes(left, host.blocks - left, true);
+        if self.good("resize", lane.resize_volume(host.number, host.size_bytes()).await).is_none() {
+            return self.fail("a volume could not grow again");
+        }
+        let ended = host.ledger.borrow_mut().end_write(ticket, WriteEnd::Done);
+        ended.expect("it was not refused");
+    }
+
+    /// Deletes snapshots of which a crash did not let us know.
+    async fn snapshots_unknown(&self, lane: &SimLane) {
+        for there in lane.report().snapshots {
+            let known = self.books.borrow().kept.iter().any(|kept| kept.number == there.number);
+            if !known && !there.leaving {
+                self.mark("a crash hit a snapshot after it had been cut");
+                match lane.delete_snapshot(there.number).await {
+                    Err(LaneError::InUse(_)) => {}
+                    result => {
+                        let _ = self.good("delete of a snapshot", result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A restore was under way: all volumes are what they were in the snapshot, or none is.
+    async fn restored(&self, lane: &SimLane, number: u32) {
+        let hosts = self.hosts();
+        let volumes = {
+            let books = self.books.borrow();
+            books.kept.iter().find(|kept| kept.number == number).map(|kept| kept.volumes.clone())
+        };
+        let mut all = true;
+        let volumes = volumes.unwrap_or_default();
+        for (volume, bytes) in &volumes {
+            if let Some(host) = hosts.iter().find(|host| host.number == *volume) {
+                all &= host.bytes_of(lane, *volume).await.as_ref() == Some(bytes);
+            }
+        }
+        if !all {
+            // Then the ledgers must be right.
+            return;
+        }
+        self.mark("a crash hit a restore after it had happened");
+        for (volume, bytes) in &volumes {
+            if let Some(host) = hosts.iter().find(|host| host.number == *volume) {
+                host.begin_with(host.origin, bytes);
+            }
+        }
+    }
+}
