@@ -14,10 +14,11 @@ pub(crate) struct Table {
 
 /// The whole schema but for `[[device]]`, of which there are many. `node.labels` is not here either: its keys are the
 /// user's own.
-pub(crate) const TABLES: [Table; 7] = [
+pub(crate) const TABLES: [Table; 8] = [
     Table { path: "node", keys: &["name", "data", "labels"] },
     Table { path: "reactors", keys: &["cores", "spin"] },
     Table { path: "memory", keys: &["buffers", "map_cache"] },
+    Table { path: "scrub", keys: &["rate"] },
     Table { path: "nvmeof", keys: &["listen", "discovery", "advertise", "referrals", "limits"] },
     Table {
         path: "nvmeof.limits",

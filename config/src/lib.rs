@@ -36,7 +36,9 @@ pub use device::Device;
 pub use diagnostic::{ConfigError, Diagnostic};
 pub use load::LoadError;
 pub use nearest::nearest;
-pub use schema::{Api, Config, Limits, Log, LogFormat, LogLevel, Memory, Node, Nvmeof, Reactors, Spin};
+pub use schema::{
+    Api, Config, Limits, Log, LogFormat, LogLevel, Memory, Node, Nvmeof, Reactors, Scrub, Spin,
+};
 pub use size::{Bytes, ParseBytesError};
 
 /// The whole schema as a commented TOML file, as `ashlar config defaults` prints it.

@@ -10,7 +10,9 @@ use crate::device;
 use crate::keys;
 use crate::schema::{API_PORT, DISCOVERY_PORT, NVME_TCP_PORT};
 use crate::section::{Problems, Section};
-use crate::{Api, Bytes, Config, ConfigError, Limits, Log, Memory, Node, Nvmeof, Reactors, validate, value};
+use crate::{
+    Api, Bytes, Config, ConfigError, Limits, Log, Memory, Node, Nvmeof, Reactors, Scrub, validate, value,
+};
 
 /// The most text that is read; a configuration is a few kilobytes.
 pub(crate) const TEXT_LEN_MAX: usize = 1 << 20;
@@ -73,7 +75,7 @@ fn read_all<'a>(text: &'a str, problems: &Problems<'a>) -> Config {
 fn read_tables<'a>(root: &DeTable<'a>, problems: &Problems<'a>) -> Config {
     let open = |path| Section::open(root, path, problems);
     let (reactors, memory, api, log) = (open("reactors"), open("memory"), open("api"), open("log"));
-    let (nvmeof, limits) = (open("nvmeof"), open("nvmeof.limits"));
+    let (nvmeof, limits, scrub) = (open("nvmeof"), open("nvmeof.limits"), open("scrub"));
     let default = Config::default();
     let config = Config {
         node: read_node(&open("node"), default.node),
@@ -94,6 +96,7 @@ fn read_tables<'a>(root: &DeTable<'a>, problems: &Problems<'a>) -> Config {
             ),
         },
         devices: device::read_all(root, problems),
+        scrub: Scrub { rate: scrub.read("rate", default.scrub.rate, value::rate) },
         nvmeof: read_nvmeof(&nvmeof, read_limits(&limits, default.nvmeof.limits.clone()), default.nvmeof),
         api: Api { listen: api.read("listen", default.api.listen, value::address(API_PORT)) },
         log: Log {

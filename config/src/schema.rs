@@ -32,6 +32,8 @@ pub struct Config {
     pub memory: Memory,
     /// `[[device]]`: the disks for log-structured volumes.
     pub devices: Vec<Device>,
+    /// `[scrub]`: reading what rests on the disks, to find what has rotted.
+    pub scrub: Scrub,
     /// `[nvmeof]`: the NVMe/TCP target.
     pub nvmeof: Nvmeof,
     /// `[api]`: the HTTP interface that the command line and other tools use.
@@ -77,6 +79,13 @@ pub struct Memory {
     /// `map_cache`: what the leaves of the maps of log-structured volumes take in memory, shared out evenly between the
     /// groups.
     pub map_cache: Bytes,
+}
+
+/// `[scrub]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrub {
+    /// `rate`: what is read in a second at most, all devices together; 0 turns scrubbing off.
+    pub rate: Bytes,
 }
 
 /// `[nvmeof]`
@@ -227,6 +236,12 @@ impl Default for Reactors {
 impl Default for Memory {
     fn default() -> Self {
         Self { buffers: Bytes::from_mib(512), map_cache: Bytes::from_mib(256) }
+    }
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self { rate: Bytes::from_mib(16) }
     }
 }
 

@@ -77,6 +77,15 @@ pub(crate) fn size(range: RangeInclusive<Bytes>) -> impl FnOnce(&Value<'_>) -> R
     }
 }
 
+/// What is read in a second: 0 for nothing, or a size from 64 KiB to 1 TiB.
+pub(crate) fn rate(value: &Value<'_>) -> Result<Bytes, Refusal> {
+    if text("a size", value).is_ok_and(|text| text == "0") {
+        return Ok(Bytes::new(0));
+    }
+    size(Bytes::new(64 << 10)..=Bytes::from_mib(1 << 20))(value)
+        .map_err(|refusal| refusal.help("write a size for each second, such as \"16MiB\", or \"0\" for none"))
+}
+
 /// A duration within `range`.
 pub(crate) fn time(range: RangeInclusive<Duration>) -> impl FnOnce(&Value<'_>) -> Result<Duration, Refusal> {
     move |value| {

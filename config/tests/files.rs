@@ -127,7 +127,7 @@ fn near_toml() -> impl Strategy<Value = String> {
         Just("[nvmeof.limits]".to_owned()),
         Just("[[nvmeof]]".to_owned()),
         Just("[[device]]".to_owned()),
-        "(path|file|size|pci|device|name|cores|spin|buffers|map_cache|listen|advertise|referrals|limits|labels|level|max_transfer) = (\\[\\]|\\{\\}|[0-9]{1,24}|\"[^\"\\\\\n]{0,12}\"|1979-05-27|true|[0-9].[0-9])",
+        "(path|file|size|pci|device|name|cores|spin|buffers|map_cache|rate|listen|advertise|referrals|limits|labels|level|max_transfer) = (\\[\\]|\\{\\}|[0-9]{1,24}|\"[^\"\\\\\n]{0,12}\"|1979-05-27|true|[0-9].[0-9])",
         "(nvmeof|node|log|api)\\.(listen|name|level|limits\\.io_queues) = .{0,12}",
         ".{0,20}",
     ];

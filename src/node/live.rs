@@ -23,6 +23,7 @@ impl RunningNode {
             ..Live::default()
         };
         self.gather_book(&mut live);
+        live.attention.extend(self.storage.damages(state).await);
         for target in state.targets().values() {
             let entry = live.targets.entry(target.name.clone()).or_default();
             entry.nvme_addresses =

@@ -102,7 +102,7 @@ impl RunningNode {
         let control = Control::default();
         let engine = reactors.last().expect("there is a reactor").clone();
         let leaves = usize::try_from(config.memory.map_cache.get() / LEAF_BYTES).unwrap_or(usize::MAX);
-        let storage = NodeStorage::new(engine, Arc::clone(&control), leaves);
+        let storage = NodeStorage::new(engine, Arc::clone(&control), leaves, config.scrub.rate.get());
         Ok(Arc::new(Self {
             runtime: Mutex::new(Some(runtime)),
             reactors,

@@ -4,7 +4,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::node::Place;
+use ashlar_cluster::state::Backing;
+use ashlar_nvmeof::wire::Status;
+
+use super::node::{PATIENCE, Place, volume};
 
 /// Runs `ashlar debug` with `arguments`: its exit code, and what it printed.
 fn debug(arguments: &[&str], device: &Path) -> (i32, String) {
@@ -64,4 +67,44 @@ fn a_stopped_store_is_verified_and_printed_and_stays_as_it_is() {
 
     let (code, said) = debug(&["check"], &place.path("none"));
     assert!(code == 3 && said.contains("no such file"), "{code} {said}");
+}
+
+#[test]
+fn rot_is_found_by_scrubbing_and_named_by_status() {
+    let place = Place::new();
+    let node = place.start();
+    let disk = place.path("disk0");
+    let (code, said) = node.cli(&["device", "add", disk.to_str().unwrap(), "--size", "1GiB"]);
+    assert_eq!(code, 0, "{said}");
+    node.client.create_volume(&volume("db", Backing::Log { thick: false }, Some(1 << 20))).unwrap();
+    node.target("vm", &["db"]);
+    let mut host = node.connect("vm");
+    // A pattern that is nowhere else, in the fourth block of 4 KiB.
+    let mut data = vec![0xD7; 4096];
+    data[..8].copy_from_slice(b"rot test");
+    for (at, sector) in data.chunks(512).enumerate() {
+        assert_eq!(host.write(1, 24 + at as u64, sector), Status::SUCCESS);
+    }
+    drop(host);
+    // What is not sealed yet is not scrubbed: the next start seals it.
+    node.stop();
+    let mut bytes = vec![0; 64 << 20];
+    std::fs::File::open(&disk).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    let mut starts = (0..bytes.len() - 4096).step_by(64);
+    let at =
+        starts.find(|at| bytes[*at..*at + 4096] == data[..]).expect("the block was written whole at last");
+    flip(&disk, at as u64 + 100);
+
+    let node = place.start();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let said = loop {
+        let attention = node.client.status().unwrap().attention;
+        if let Some(said) = attention.into_iter().find(|said| said.contains("db")) {
+            break said;
+        }
+        assert!(std::time::Instant::now() < deadline, "scrubbing found nothing");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(said.starts_with("volume db, block 3 of 4 KiB: a block has a wrong checksum"), "{said}");
+    node.stop();
 }

@@ -4,7 +4,8 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use ashlar_env::units::VolumeId;
 use ashlar_env::{Disk, Env};
@@ -18,6 +19,12 @@ use crate::store::pool::{Added, Pool, PoolError};
 
 /// Leaves of maps that every group may have in memory, however many groups there are.
 const LEAVES_MIN: usize = 16;
+
+/// No group is scrubbed more often than once in this time.
+const SCRUB_PERIOD: Duration = Duration::from_secs(24 * 3600);
+
+/// How often scrubbing looks for a group whose turn it is.
+const SCRUB_LOOK: Duration = Duration::from_secs(5);
 
 /// The lane of a group in a pool.
 pub type PoolLane<E, D> = Lane<E, Pool<E, D>>;
@@ -46,7 +53,11 @@ impl<E: Env, D: Disk> Groups<E, D> {
     #[must_use]
     pub fn new(env: E, cluster: Uuid, config: LaneConfig) -> Self {
         let pool = Pool::new(&env, cluster);
-        Self { inner: Rc::new(Inner { env, pool, config, lanes: RefCell::default() }) }
+        let inner = Rc::new(Inner { env, pool, config, lanes: RefCell::default() });
+        if config.scrub_bytes_per_second > 0 {
+            inner.env.spawn(scrub(inner.env.clone(), Rc::downgrade(&inner), config.scrub_bytes_per_second));
+        }
+        Self { inner }
     }
 
     /// Takes a device's store into the pool.
@@ -225,6 +236,26 @@ impl<E: Env, D: Disk> Groups<E, D> {
 #[must_use]
 pub fn reserve_slots(slots: u32) -> u32 {
     (slots / 64).clamp(12, 256)
+}
+
+/// Scrubs one group after the other, again and again, for as long as the groups are there.
+async fn scrub<E: Env, D: Disk>(env: E, groups: Weak<Inner<E, D>>, bytes_per_second: u64) {
+    let mut begun = BTreeMap::new();
+    loop {
+        env.sleep_until(env.now().plus(SCRUB_LOOK)).await;
+        let Some(inner) = groups.upgrade() else { return };
+        begun.retain(|group, _| inner.lanes.borrow().contains_key(group));
+        let is_due = |group: &GroupId| {
+            begun.get(group).is_none_or(|last: &ashlar_env::Instant| env.now().since(*last) >= SCRUB_PERIOD)
+        };
+        let next = inner.lanes.borrow().iter().find(|(group, _)| is_due(group)).map(|(g, l)| (*g, l.clone()));
+        // Neither the groups nor a lane are kept while this rests.
+        drop(inner);
+        if let Some((group, lane)) = next {
+            begun.insert(group, env.now());
+            lane.scrub(bytes_per_second).await;
+        }
+    }
 }
 
 const fn lane_of(group: GroupId) -> LaneId {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ashlar_cluster::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, SnapshotSpace, Storage};
@@ -48,13 +48,14 @@ pub(crate) struct NodeStorage {
 }
 
 impl NodeStorage {
-    /// The engine on `reactor`. `leaves_max`: leaves of maps in memory, of all groups.
-    pub fn new(reactor: ReactorHandle<NodeMessage>, control: Control, leaves_max: usize) -> Self {
-        Self { reactor, control, faults: Mutex::default() }.with_engine(leaves_max)
+    /// The engine on `reactor`. `leaves_max`: leaves of maps in memory, of all groups. `scrub`: bytes a second that are
+    /// verified in the background, of all groups; 0 for none.
+    pub fn new(reactor: ReactorHandle<NodeMessage>, control: Control, leaves_max: usize, scrub: u64) -> Self {
+        Self { reactor, control, faults: Mutex::default() }.with_engine(leaves_max, scrub)
     }
 
-    fn with_engine(self, leaves_max: usize) -> Self {
-        let mut config = LaneConfig { leaves_max, ..LaneConfig::default() };
+    fn with_engine(self, leaves_max: usize, scrub_bytes_per_second: u64) -> Self {
+        let mut config = LaneConfig { leaves_max, scrub_bytes_per_second, ..LaneConfig::default() };
         if let Some(bytes) = std::env::var(CHECKPOINT_BYTES).ok().and_then(|text| text.parse().ok()) {
             config.checkpoint_bytes = bytes;
         }
@@ -64,6 +65,12 @@ impl NodeStorage {
             tracing::error!("the storage engine does not run: {error}");
         }
         self
+    }
+
+    /// What scrubbing found damaged, a sentence each.
+    pub async fn damages(&self, state: &Arc<State>) -> Vec<String> {
+        let state = Arc::clone(state);
+        self.run(move |home| async move { home.damages(&state) }).await.unwrap_or_default()
     }
 
     /// Runs `act` where the engine is.

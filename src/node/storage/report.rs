@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use ashlar_cluster::api::{DeviceSpaceView, ExtentView, SpaceView};
 use ashlar_cluster::service::{Diff, DiffQuery, LiveStorage, SnapshotSpace};
-use ashlar_cluster::state::{GroupId, VolumeId};
+use ashlar_cluster::state::{GroupId, State, VolumeId};
 use ashlar_engine::chunks::Chunks;
 use ashlar_engine::ids::GroupId as EngineGroup;
-use ashlar_engine::lane::{LaneReport, SnapshotNumber, VolumeReport};
+use ashlar_engine::lane::{LaneReport, ScrubDamage, SnapshotNumber, VolumeReport};
 use ashlar_env::Clock;
 use uuid::Uuid;
 
@@ -16,6 +16,9 @@ use super::home::Home;
 
 /// How long what a snapshot alone holds is taken for what it is.
 const FRESH: Duration = Duration::from_secs(5);
+
+/// Damages of a group that are told one by one.
+const DAMAGES_TOLD: usize = 5;
 
 const BLOCK_BYTES: u64 = ashlar_engine::ids::BLOCK_BYTES as u64;
 
@@ -41,6 +44,19 @@ impl Home {
         }
         live.operations = self.drains.borrow().clone();
         live
+    }
+
+    /// What scrubbing found damaged, a sentence each: the first few of each group.
+    pub fn damages(&self, state: &State) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for (group, lane) in self.groups.reports() {
+            let found = &lane.scrub.damages;
+            sentences.extend(found.iter().take(DAMAGES_TOLD).map(|damage| sentence(state, group, damage)));
+            if let more @ 1.. = found.len().saturating_sub(DAMAGES_TOLD) {
+                sentences.push(format!("group {}: {more} more are damaged", group_name(state, group)));
+            }
+        }
+        sentences
     }
 
     /// What snapshots of a group hold, and hold alone. That takes a walk through maps, so it is found out now and then.
@@ -77,6 +93,26 @@ impl Home {
                 bytes
             }
         }
+    }
+}
+
+fn group_name(state: &State, group: EngineGroup) -> String {
+    let known = state.groups().iter().find(|(_, known)| known.id.0 == group.0);
+    known.map_or_else(|| format!("{:016x}", group.0), |(name, _)| name.to_string())
+}
+
+/// What is damaged, and what to do.
+fn sentence(state: &State, group: EngineGroup, damage: &ScrubDamage) -> String {
+    let volume = damage.volume.and_then(|id| state.volumes().get(&VolumeId(id.0)));
+    let place = format!("segment {}, byte {}", damage.segment.0, damage.byte);
+    let what = &damage.what;
+    match (volume, damage.block) {
+        (Some(volume), Some(block)) => format!(
+            "volume {}, block {block} of 4 KiB: {what} ({place}); the rest is served. Write it again, or restore it from \
+             a snapshot or a copy",
+            volume.name
+        ),
+        _ => format!("group {}: {what} ({place})", group_name(state, group)),
     }
 }
 

@@ -30,7 +30,7 @@ const GAIN_MIN: i64 = 16;
 const TOGETHER: usize = 64;
 
 /// Versions that have been looked into, so that their pages are read once for a victim.
-type Versions = BTreeMap<(VolumeNumber, Option<SnapshotNumber>, usize), Tree>;
+pub(super) type Versions = BTreeMap<(VolumeNumber, Option<SnapshotNumber>, usize), Tree>;
 
 impl<E: Env, C: Chunks> Inner<E, C> {
     /// Moves what is live out of the segments where that gains most. Whether it moved any.
@@ -156,7 +156,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         Ok(live)
     }
 
-    async fn is_live(&self, item: &Item, versions: &mut Versions) -> Result<bool, LaneError> {
+    /// Whether some version still holds `item`.
+    pub(super) async fn is_live(&self, item: &Item, versions: &mut Versions) -> Result<bool, LaneError> {
         let candidates =
             self.core().candidates(item.volume, item.birth, self.config.planted.forget_snapshots);
         for candidate in candidates {

@@ -24,6 +24,8 @@ pub struct LaneConfig {
     pub free_part: u32,
     /// Segments compacted before a checkpoint lets go of them.
     pub victims_max: usize,
+    /// What scrubbing reads, in bytes a second, of all groups of a node together; 0 turns it off.
+    pub scrub_bytes_per_second: u64,
     /// Bugs for the tests to find.
     #[doc(hidden)]
     pub planted: Planted,
@@ -41,6 +43,7 @@ impl Default for LaneConfig {
             batch_bytes: 512 << 10,
             free_part: 32,
             victims_max: 8,
+            scrub_bytes_per_second: 0,
             planted: Planted::default(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Files: `core` is the state in memory and how the log changes it; `read`, `write` and `disk` the data path; `checkpoint`,
 //! `open` and `state` what makes it durable; `snapshots`, `leave` and `compact` what makes and frees space; `background`
-//! decides when; `check` verifies all of it.
+//! decides when; `check` verifies all of it, and `scrub` what rests on the devices, little by little.
 
 mod activity;
 mod background;
@@ -27,6 +27,7 @@ mod read;
 mod report;
 mod runs;
 mod scan;
+mod scrub;
 mod signal;
 mod snapshots;
 pub mod state;
@@ -58,6 +59,7 @@ pub use self::disk::VolumeDisk;
 pub use self::error::LaneError;
 pub use self::open::Recovery;
 pub use self::report::{LaneReport, SnapshotReport, VolumeReport};
+pub use self::scrub::{ScrubDamage, ScrubReport};
 
 /// A lane. Cloning gives the same lane.
 pub struct Lane<E: Env, C: Chunks>(Rc<Inner<E, C>>);
@@ -100,6 +102,8 @@ struct Inner<E: Env, C: Chunks> {
     closed: Cell<bool>,
     /// The next checkpoint begins new segments.
     renew: Cell<bool>,
+    /// How far scrubbing has come.
+    scrub: RefCell<scrub::Scrub>,
     /// Whether the background task has not ended.
     running: Cell<bool>,
     activity: activity::Counts,
@@ -230,6 +234,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             fruitless: Cell::new(0),
             closed: Cell::new(false),
             renew: Cell::new(false),
+            scrub: RefCell::default(),
             running: Cell::new(false),
             activity: activity::Counts::default(),
         })

@@ -7,6 +7,7 @@ use crate::chunks::Chunks;
 use crate::ids::{BLOCK_BYTES, GRANULE_BYTES};
 
 use super::core::{SnapshotNumber, Space, VolumeNumber};
+use super::scrub::ScrubReport;
 use super::walk::Met;
 use super::{Lane, LaneError};
 
@@ -59,6 +60,8 @@ pub struct LaneReport {
     pub backlog: usize,
     /// Whether blocks are compressed.
     pub compresses: bool,
+    /// How far scrubbing has come, and what it found.
+    pub scrub: ScrubReport,
 }
 
 const fn bytes(space: Space) -> (u64, u64) {
@@ -104,6 +107,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
             logged_bytes: self.0.shared.logged_bytes.get(),
             backlog: self.0.log().backlog(),
             compresses: core.compression != 0,
+            scrub: self.0.scrub_report(),
         }
     }
 

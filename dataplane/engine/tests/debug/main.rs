@@ -1,6 +1,8 @@
 //! Verifying and printing stores: a whole one is found whole and stays as it is to the byte, and whatever byte of it is
 //! changed is named.
 
+mod scrub;
+
 use std::future::Future;
 
 use ashlar_engine::debug::{Found, StoreCheck, What, check, dump};
