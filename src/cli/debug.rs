@@ -25,7 +25,8 @@ pub(crate) enum DebugCommand {
     /// Verify a stopped store end to end
     ///
     /// Reads all that is on the devices and verifies every checksum, recovers every group in memory, and reads every
-    /// block that a volume or a snapshot holds. Nothing is written. Exits with 1 where something is damaged.
+    /// block that a volume or a snapshot holds. Nothing is written. Exits with 1 where something is damaged. A running
+    /// node verifies its devices by itself (`[scrub]` in its configuration), and `ashlar status` names what it found.
     Check(Check),
     /// Print what is on a device
     Dump(Dump),

@@ -1,11 +1,13 @@
 //! The node's metrics: what its reactors count, read when somebody asks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ashlar_nvmeof::server::stats::{IoCounts, IoStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 /// The registry that `/metrics` shows.
@@ -14,14 +16,43 @@ pub(crate) struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// Adds the counters of the reactors to `registry`.
-    pub fn new(mut registry: Registry, stats: Vec<Arc<IoStats>>) -> Self {
+    /// Adds the counters of the reactors and of scrubbing to `registry`.
+    pub fn new(mut registry: Registry, stats: Vec<Arc<IoStats>>, scrub: Arc<ScrubCounts>) -> Self {
         registry.register_collector(Box::new(Reactors { stats }));
+        registry.register_collector(Box::new(Scrub { counts: scrub }));
         Self { registry }
     }
 
     pub fn render(&self) -> String {
         ashlar_cluster::metrics::render(&self.registry)
+    }
+}
+
+/// What scrubbing has done, brought up to date every few seconds.
+#[derive(Debug, Default)]
+pub(crate) struct ScrubCounts {
+    /// Bytes that were read and verified since the node was started.
+    pub bytes: AtomicU64,
+    /// Blocks, pages and records that are damaged, as far as is known.
+    pub damaged: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Scrub {
+    counts: Arc<ScrubCounts>,
+}
+
+impl Collector for Scrub {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bytes = ConstCounter::new(self.counts.bytes.load(Ordering::Relaxed));
+        let help = "Bytes that scrubbing has read and verified";
+        let metric =
+            encoder.encode_descriptor("ashlar_scrub_read", help, Some(&Unit::Bytes), bytes.metric_type())?;
+        bytes.encode(metric)?;
+        let damaged = ConstGauge::new(self.counts.damaged.load(Ordering::Relaxed));
+        let help = "Blocks and metadata that scrubbing found damaged and that still are";
+        let metric = encoder.encode_descriptor("ashlar_scrub_damaged", help, None, damaged.metric_type())?;
+        damaged.encode(metric)
     }
 }
 

@@ -34,7 +34,7 @@ use ashlar_nvmeof::view::Port;
 use ashlar_runtime::{OpenDevice, OpenError, OpenOptions, ReactorHandle, Runtime, RuntimeConfig};
 
 use message::NodeMessage;
-pub(crate) use metrics::NodeMetrics;
+pub(crate) use metrics::{NodeMetrics, ScrubCounts};
 use reactor::{Backing, HUB_REACTOR, VolumeSpec, here};
 use reservations::Control;
 use storage::NodeStorage;
@@ -148,6 +148,11 @@ impl RunningNode {
     /// The control plane is there.
     pub fn connect_control(&self, control: ControlHandle) {
         assert!(self.control.set(control).is_ok(), "there is one control plane");
+    }
+
+    /// What scrubbing has done.
+    pub fn scrub_counts(&self) -> Arc<ScrubCounts> {
+        self.storage.scrub_counts()
     }
 
     /// Where the metrics come from.

@@ -55,7 +55,7 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     let node = node.map_err(|why| Refusal::new(RefusalKind::Failed, "start the reactors", why))?;
     let mut registry = Registry::default();
     let control_metrics = ControlMetrics::register(&mut registry);
-    node.set_metrics(NodeMetrics::new(registry, node.stats().to_vec()));
+    node.set_metrics(NodeMetrics::new(registry, node.stats().to_vec(), node.scrub_counts()));
     node.open_all(&state);
     let opened = state.clone();
     let plane = ControlPlane::new(store, state, node.clone(), control_metrics);

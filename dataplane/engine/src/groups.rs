@@ -224,6 +224,13 @@ impl<E: Env, D: Disk> Groups<E, D> {
         }
     }
 
+    /// Bytes that scrubbing has read of the open groups, and how much it found damaged.
+    #[must_use]
+    pub fn scrub_totals(&self) -> (u64, u64) {
+        let lanes = self.inner.lanes.borrow();
+        lanes.values().map(Lane::scrub_totals).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1))
+    }
+
     /// What is in each open group.
     #[must_use]
     pub fn reports(&self) -> BTreeMap<GroupId, LaneReport> {

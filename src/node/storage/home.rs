@@ -4,6 +4,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ashlar_cluster::service::{Diff, DiffQuery, LogVolume, Progress};
 use ashlar_cluster::state::{self, Compression, Reason, RefusalKind};
@@ -12,12 +15,16 @@ use ashlar_engine::ids::GroupId;
 use ashlar_engine::lane::{LaneConfig, LaneError, SnapshotNumber, SnapshotReport};
 use ashlar_engine::store::{ChunkStore, FormatOptions};
 use ashlar_env::units::VolumeId;
-use ashlar_env::{Disk, Instant};
+use ashlar_env::{Clock, Disk, Instant, Spawn};
 use ashlar_runtime::{Device, OpenDevice, ReactorEnv};
 use uuid::Uuid;
 
 use crate::node::disk::NodeDisk;
+use crate::node::metrics::ScrubCounts;
 use crate::node::reactor::{Backing, VolumeSpec};
+
+/// How often what scrubbing did is counted for others.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// The engine.
 pub(super) struct Home {
@@ -39,12 +46,29 @@ pub(super) fn home() -> Rc<Home> {
     HOME.with_borrow(|home| home.clone().expect("the engine was set up when the node started"))
 }
 
-/// Sets the engine up; once.
-pub(super) fn set_up(env: &ReactorEnv, cluster: Uuid, config: LaneConfig) {
+/// Sets the engine up; once. What scrubbing does is counted in `counts`.
+pub(super) fn set_up(env: &ReactorEnv, cluster: Uuid, config: LaneConfig, counts: Arc<ScrubCounts>) {
     let groups = Groups::new(env.clone(), cluster, config);
+    if config.scrub_bytes_per_second > 0 {
+        env.spawn(count_scrub(env.clone(), groups.clone(), counts));
+    }
     let home =
         Home { env: env.clone(), groups, cluster, drains: RefCell::default(), exclusive: RefCell::default() };
     HOME.set(Some(Rc::new(home)));
+}
+
+/// Tells other threads now and then what scrubbing has done, for as long as the reactor runs.
+async fn count_scrub(env: ReactorEnv, groups: Groups<ReactorEnv, Device>, counts: Arc<ScrubCounts>) {
+    let (mut before, mut all) = (0, 0);
+    loop {
+        env.sleep_until(env.now().plus(COUNT_EVERY)).await;
+        let (bytes, damaged) = groups.scrub_totals();
+        // What was read of groups that are gone was read.
+        all += bytes.saturating_sub(before);
+        before = bytes;
+        counts.bytes.store(all, Ordering::Relaxed);
+        counts.damaged.store(damaged, Ordering::Relaxed);
+    }
 }
 
 /// What a lane's error means for whoever asked.

@@ -32,6 +32,7 @@ use ashlar_runtime::{OpenDevice, OpenOptions, ReactorHandle};
 use uuid::Uuid;
 
 use super::message::NodeMessage;
+use super::metrics::ScrubCounts;
 use super::reactor::{self, here};
 use super::reservations::Control;
 use home::{Home, home};
@@ -45,13 +46,15 @@ pub(crate) struct NodeStorage {
     reactor: ReactorHandle<NodeMessage>,
     control: Control,
     faults: Mutex<Faults>,
+    scrub: Arc<ScrubCounts>,
 }
 
 impl NodeStorage {
     /// The engine on `reactor`. `leaves_max`: leaves of maps in memory, of all groups. `scrub`: bytes a second that are
     /// verified in the background, of all groups; 0 for none.
     pub fn new(reactor: ReactorHandle<NodeMessage>, control: Control, leaves_max: usize, scrub: u64) -> Self {
-        Self { reactor, control, faults: Mutex::default() }.with_engine(leaves_max, scrub)
+        Self { reactor, control, faults: Mutex::default(), scrub: Arc::default() }
+            .with_engine(leaves_max, scrub)
     }
 
     fn with_engine(self, leaves_max: usize, scrub_bytes_per_second: u64) -> Self {
@@ -60,11 +63,18 @@ impl NodeStorage {
             config.checkpoint_bytes = bytes;
         }
         // Pools are told apart by the cluster's identity; a node that stands alone is a cluster of its own.
-        let set_up = self.reactor.call(move |env, _| async move { home::set_up(&env, Uuid::nil(), config) });
+        let counts = Arc::clone(&self.scrub);
+        let set_up =
+            self.reactor.call(move |env, _| async move { home::set_up(&env, Uuid::nil(), config, counts) });
         if let Err(error) = set_up.wait() {
             tracing::error!("the storage engine does not run: {error}");
         }
         self
+    }
+
+    /// What scrubbing has done.
+    pub fn scrub_counts(&self) -> Arc<ScrubCounts> {
+        Arc::clone(&self.scrub)
     }
 
     /// What scrubbing found damaged, a sentence each.

@@ -112,6 +112,13 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         scrub.damages.retain(|(segment, ..), _| inner.core().table.is_here(*segment));
         scrub.passes += 1;
     }
+
+    /// Bytes that scrubbing has read since the lane was opened, and how much of what is there it found damaged.
+    #[must_use]
+    pub fn scrub_totals(&self) -> (u64, u64) {
+        let scrub = self.0.scrub.borrow();
+        (scrub.bytes, scrub.damages.len() as u64)
+    }
 }
 
 impl<E: Env, C: Chunks> Inner<E, C> {
