@@ -68,6 +68,8 @@ fn wrong_usage_is_2_and_names_the_word() {
         (&["snapshot", "diff", "vm"], "GROUP@SNAPSHOT"),
         (&["group", "set", "vm"], "--compress"),
         (&["device", "add"], "<PATH>"),
+        (&["debug", "check"], "--device"),
+        (&["debug", "dump", "--device", "x", "segment", "7"], "GROUP/LANE/SEGMENT"),
         (&["device", "add", "x", "--size", "big"], "not a size"),
         (&["operation", "show", "x"], "invalid digit"),
         (&["volume", "create", "db", "--memory"], "--size"),

@@ -232,6 +232,34 @@ fn whichever_structure_is_damaged_is_named() {
     });
 }
 
+/// In a sealed segment of the log every byte is under a checksum, or padding that must be zero.
+#[test]
+fn any_byte_of_a_sealed_log_segment_is_found_and_segment_and_place_are_named() {
+    run(|world| async move {
+        world.fill(true).await;
+        let slots = world.dump(What::Slots).await;
+        let sealed = slots.lines().find(|line| line.contains("(log)") && line.contains("sealed at"));
+        let words: Vec<_> = sealed.expect("the first one was full").split_whitespace().collect();
+        let segment: u32 = words[2].rsplit('/').next().unwrap().parse().unwrap();
+        let at = words.iter().position(|word| *word == "at").unwrap();
+        let length: u64 = words[at + 1].parse().unwrap();
+        let start = world.data_start(segment).await;
+        for n in 0..40 {
+            // Spread over the segment, and over the bytes of sectors.
+            let byte = (n * 7919 * 61) % length;
+            let found = world.with_flipped(start + byte).await;
+            assert!(!found.is_empty(), "byte {byte} of {length}");
+            assert!(
+                found.iter().any(|found| {
+                    found.segment == Some(segment) && found.byte.is_some_and(|at| u64::from(at) <= byte)
+                }),
+                "byte {byte} of {length}: {found:?}"
+            );
+        }
+        assert!(world.check().await.is_sound(), "as it was");
+    });
+}
+
 #[test]
 fn a_group_whose_slots_are_lost_is_not_taken_for_deleted() {
     run(|world| async move {
