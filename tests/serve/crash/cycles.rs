@@ -83,7 +83,7 @@ impl Cycles {
     }
 
     /// So many kills. Returns how many commands had ended.
-    fn run(&mut self, kills: u32) -> u64 {
+    fn run(&mut self, kills: u64) -> u64 {
         let mut node = self.bench.create();
         let mut commands = 0;
         for kill in 0..kills {
@@ -112,27 +112,28 @@ impl Cycles {
     }
 }
 
-/// Says how it went; shown with --nocapture.
-fn tell(kills: u32, commands: u64, began: Instant) {
-    println!("{kills} kills, {commands} commands answered, {:.1} s", began.elapsed().as_secs_f64());
+/// A number that `scripts/soak` sets.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// Kills the node of `bench`, and says how it went; shown with --nocapture.
+fn kill_again_and_again(bench: impl Fn(u64) -> Bench, seed: u64) {
+    let (kills, seed) = (setting("ASHLAR_KILLS", 28), setting("ASHLAR_FIRST_SEED", 0) + seed);
+    let began = Instant::now();
+    let commands = Cycles::new(bench(seed)).run(kills);
+    let took = began.elapsed().as_secs_f64();
+    println!("seed {seed}: {kills} kills, {commands} commands answered, {took:.1} s");
+    assert!(commands > kills * 20, "the load hardly ran: {commands}");
 }
 
 #[test]
 fn no_acknowledged_write_is_lost_by_a_kill() {
-    const KILLS: u32 = 28;
-    let began = Instant::now();
-    let commands = Cycles::new(Bench::new(1, BLOCKS)).run(KILLS);
-    tell(KILLS, commands, began);
-    assert!(commands > u64::from(KILLS) * 20, "the load hardly ran: {commands}");
+    kill_again_and_again(|seed| Bench::new(seed, BLOCKS), 1);
 }
 
 #[test]
 fn no_acknowledged_write_is_lost_by_a_kill_while_checkpoints_run() {
-    const KILLS: u32 = 28;
-    let began = Instant::now();
     // Less than what is in flight: one checkpoint follows the other.
-    let bench = Bench::new(2, BLOCKS).with_checkpoints_of(256 << 10);
-    let commands = Cycles::new(bench).run(KILLS);
-    tell(KILLS, commands, began);
-    assert!(commands > u64::from(KILLS) * 20, "the load hardly ran: {commands}");
+    kill_again_and_again(|seed| Bench::new(seed, BLOCKS).with_checkpoints_of(256 << 10), 2);
 }
