@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ashlar_env::{Clock, Env};
+use ashlar_env::Env;
 
 use crate::chunks::Chunks;
 
