@@ -41,7 +41,13 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             if self.core().is_letting_go() {
                 break;
             }
-            moved |= self.move_out(victim, &mut out, &mut bytes).await?;
+            match self.move_out(victim, &mut out, &mut bytes).await {
+                // What is damaged stays where it is, and its segment with it; everything else goes on.
+                Err(LaneError::Damaged(_)) => {
+                    self.immovable.borrow_mut().insert(victim);
+                }
+                result => moved |= result?,
+            }
         }
         if let Some(out) = out {
             self.seal_stream(out).await?;
@@ -60,6 +66,9 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         for (id, segment) in core.table.sorted() {
             let replayed = segment.kind == SegmentKind::Log && id >= position;
             if segment.sealed.is_none() || !core.table.is_here(id) || replayed || pages == Some(id) {
+                continue;
+            }
+            if self.immovable.borrow().contains(&id) {
                 continue;
             }
             let live = core.table.live_in(id).clamp(0, capacity);
@@ -85,6 +94,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         self.segment_bytes(victim, bytes).await?;
         let items = self.items(victim, bytes)?;
         let live = self.live_items(&items).await?;
+        self.verify(victim, &live, bytes).await?;
         let granules: u32 = live.iter().map(|item| u32::from(item.granules)).sum();
         let fits = |out: &Stream<C>| out.has_room(granules, live.len(), self.config.batch_bytes);
         if !live.is_empty() {
@@ -104,12 +114,6 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             }
             let start = item.position as usize * GRANULE_BYTES;
             let stored = &bytes[start..start + usize::from(item.granules) * GRANULE_BYTES];
-            if crc32c(stored) != item.crc {
-                return Err(LaneError::Damaged(format!(
-                    "segment {} at byte {start}, block {} of volume {}: wrong checksum",
-                    victim.0, item.block, item.volume
-                )));
-            }
             let stream = out.as_mut().expect("made above");
             let to = self.push(stream, *item, stored).await?;
             runs.entry(item.address.segment).or_default().push(
@@ -139,6 +143,24 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         }
         yield_now().await;
         Ok(true)
+    }
+
+    /// Holds `live`, which lies in `victim`, against its checksums. Nothing has moved yet when that fails.
+    async fn verify(&self, victim: SegmentId, live: &[Item], bytes: &[u8]) -> Result<(), LaneError> {
+        for (at, item) in live.iter().enumerate() {
+            if at % TOGETHER == 0 {
+                yield_now().await;
+            }
+            let start = item.position as usize * GRANULE_BYTES;
+            let stored = bytes.get(start..start + usize::from(item.granules) * GRANULE_BYTES);
+            if stored.is_none_or(|stored| crc32c(stored) != item.crc) {
+                return Err(LaneError::Damaged(format!(
+                    "segment {} at byte {start}, block {} of volume {}: wrong checksum",
+                    victim.0, item.block, item.volume
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Those of `items` that some version still holds.

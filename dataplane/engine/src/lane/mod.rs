@@ -102,6 +102,8 @@ struct Inner<E: Env, C: Chunks> {
     closed: Cell<bool>,
     /// The next checkpoint begins new segments.
     renew: Cell<bool>,
+    /// Segments in which compaction met damage: they are left alone until the lane is opened anew.
+    immovable: RefCell<std::collections::BTreeSet<SegmentId>>,
     /// How far scrubbing has come.
     scrub: RefCell<scrub::Scrub>,
     /// Whether the background task has not ended.
@@ -234,6 +236,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             fruitless: Cell::new(0),
             closed: Cell::new(false),
             renew: Cell::new(false),
+            immovable: RefCell::default(),
             scrub: RefCell::default(),
             running: Cell::new(false),
             activity: activity::Counts::default(),

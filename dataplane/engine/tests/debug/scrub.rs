@@ -148,3 +148,29 @@ fn it_keeps_to_its_rate_beside_writers_and_compaction() {
         groups.close().await;
     });
 }
+
+#[test]
+fn compaction_leaves_what_is_damaged_and_writers_go_on() {
+    run(|world| async move {
+        world.fill(true).await;
+        world.flip(world.find(25) + 77).await;
+        let groups = world.groups(0).await;
+        let disk = groups.disk(GROUP, volume(), 4096).unwrap();
+        // Several times what the device holds, so that everything else is compacted.
+        for round in 0..60 {
+            for block in 64..192 {
+                let data = world.block((round + block) as u8 & 0x7F);
+                disk.write(block * 4096, data, Durability::Fua).await.unwrap();
+            }
+        }
+        let lane = groups.lane(GROUP).unwrap();
+        lane.scrub(FAST).await;
+        let report = lane.report().scrub;
+        let found: Vec<_> = report.damages.iter().map(|found| found.block).collect();
+        assert_eq!(found, vec![Some(25)], "it is still there and still named: {report:?}");
+        let buf = world.env.buffers().alloc(4096).await;
+        let read = disk.read(30 * 4096, buf).await.unwrap();
+        assert_eq!(read[..], world.block(100 + 30)[..]);
+        groups.close().await;
+    });
+}
