@@ -60,7 +60,6 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let core = self.core();
         let position = self.log().position().segment;
         let pages = self.pages.borrow().as_ref().map(Stream::segment);
-        let now = i64::from(self.segments.next_number());
         let capacity = i64::from(self.segments.segment_bytes()) / GRANULE_BYTES as i64;
         let mut scored: Vec<(i64, SegmentId)> = Vec::new();
         for (id, segment) in core.table.sorted() {
@@ -76,10 +75,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             if gain * 256 < capacity * GAIN_MIN {
                 continue;
             }
-            // Cost-benefit (Rosenblum and Ousterhout, SOSP'91): space gained times age over what moving costs.
-            let age = (now - i64::from(id.0)).max(1);
-            scored.push((gain * age * 1024 / (capacity + live), id));
+            scored.push((gain, id));
         }
+        // Greedy: compaction runs only when slots are short, and then what counts is space per byte moved. What moved once
+        // lies apart from what hosts write, so cold data are not moved with hot ones again and again.
         scored.sort_unstable_by_key(|(score, id)| (std::cmp::Reverse(*score), *id));
         scored.into_iter().take(self.config.victims_max).map(|(_, id)| id).collect()
     }
@@ -180,6 +179,20 @@ impl<E: Env, C: Chunks> Inner<E, C> {
 
     /// Whether some version still holds `item`.
     pub(super) async fn is_live(&self, item: &Item, versions: &mut Versions) -> Result<bool, LaneError> {
+        loop {
+            let generation = self.core().generation;
+            if self.is_held(item, versions).await? {
+                return Ok(true);
+            }
+            // While a page was read, a snapshot may have been cut that holds it, and the volume have been written again.
+            if self.core().generation == generation {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Whether a version of those that there are at the call holds it.
+    async fn is_held(&self, item: &Item, versions: &mut Versions) -> Result<bool, LaneError> {
         let candidates =
             self.core().candidates(item.volume, item.birth, self.config.planted.forget_snapshots);
         for candidate in candidates {
