@@ -251,18 +251,20 @@ fn look(tree: &Tree, item: &Item) -> Result<bool, Missing> {
 }
 
 impl Core {
-    /// The versions that could hold what was written to `volume` at `birth`: if none of these does, no version does.
+    /// The versions that could hold what was written to `volume` at `birth`: if none of these does, no version does. What
+    /// leaves after a restore is beside the line of versions: a later snapshot tells nothing of it.
     pub(super) fn candidates(&self, volume: VolumeNumber, birth: u32, forget: bool) -> Vec<Candidate> {
         let mut holding =
             self.snapshots.range(birth..).filter(|(_, snapshot)| snapshot.volumes.contains_key(&volume));
-        if let Some((number, snapshot)) = holding.next().filter(|_| !forget) {
-            let tree = snapshot.volumes[&volume].tree.clone();
-            return vec![Candidate::Version((volume, Some(*number), 0), tree)];
-        }
+        let first = holding.next().filter(|_| !forget).map(|(number, snapshot)| {
+            Candidate::Version((volume, Some(*number), 0), snapshot.volumes[&volume].tree.clone())
+        });
         let leaving = self.leaving.iter().enumerate().filter(|(_, version)| version.volume == volume);
         let leaving =
             leaving.map(|(at, version)| Candidate::Version((volume, None, at), version.tree.clone()));
-        leaving.chain([Candidate::Head]).collect()
+        let mut all = vec![first.unwrap_or(Candidate::Head)];
+        all.extend(leaving);
+        all
     }
 
     /// All that is live of `victim` is in `host` now, by `runs` for each segment whose contents it held.
