@@ -142,6 +142,9 @@ impl Story {
         }
         self.note(&lane);
         drop(lane);
+        // The process ends: the store before must not be at work, trimming slots, beside the one that is opened.
+        self.world.control.crash(self.world.node, Crash::Process);
+        self.world.control.restart(self.world.node);
         let Some(lane) = self.open().await else { return };
         self.audit(&lane, &env).await;
     }
