@@ -516,7 +516,10 @@ fn put_state(out: &mut String, state: &State) {
     }
     for segment in &state.segments {
         let length = segment.sealed.map_or("open".to_owned(), |length| format!("sealed at {length} bytes"));
-        let host = segment.host.map_or(String::new(), |host| format!(", held by segment {}", host.0));
+        let host = segment.hosts.as_ref().map_or(String::new(), |hosts| {
+            let hosts: Vec<_> = hosts.iter().map(|host| host.0.to_string()).collect();
+            format!(", held by {}", if hosts.is_empty() { "none".into() } else { hosts.join(", ") })
+        });
         let (id, kind, live) = (segment.id.0, kind(segment.kind), segment.live);
         line(
             out,

@@ -333,9 +333,9 @@ fn segment_states(core: &Core) -> Vec<SegmentState> {
     let state = |(id, segment): (SegmentId, &super::table::Segment)| SegmentState {
         id,
         kind: segment.kind,
-        host: match segment.place {
+        hosts: match &segment.place {
             DataPlace::Here => None,
-            DataPlace::Hosted { host, .. } => Some(host),
+            DataPlace::Hosted { parts, .. } => Some(parts.iter().map(|(host, _)| *host).collect()),
         },
         sealed: segment.sealed,
         birth: segment.birth,

@@ -7,7 +7,6 @@
 //! A victim's chunks are deleted after the next checkpoint, which knows the new places.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use ashlar_codec::crc32c;
 use ashlar_env::Env;
@@ -19,8 +18,9 @@ use crate::map::{Missing, Tree};
 
 use super::batch::{Item, ItemKind};
 use super::core::{Core, SnapshotNumber, VolumeNumber};
-use super::runs::Runs;
+use super::runs::{Run, Runs};
 use super::stream::Stream;
+use super::table::Place;
 use super::{Inner, LaneError};
 
 /// Segments with less than this part (of 256) to gain are left alone.
@@ -35,7 +35,7 @@ pub(super) type Versions = BTreeMap<(VolumeNumber, Option<SnapshotNumber>, usize
 impl<E: Env, C: Chunks> Inner<E, C> {
     /// Moves what is live out of the segments where that gains most. Whether it moved any.
     pub(super) async fn compact(&self) -> Result<bool, LaneError> {
-        let mut moved = false;
+        let (mut moved, mut ended) = (false, Ok(()));
         let (mut out, mut bytes) = (None, Vec::new());
         for victim in self.victims() {
             if self.core().is_letting_go() {
@@ -46,13 +46,19 @@ impl<E: Env, C: Chunks> Inner<E, C> {
                 Err(LaneError::Damaged(_)) => {
                     self.immovable.borrow_mut().insert(victim);
                 }
-                result => moved |= result?,
+                Ok(()) => moved = true,
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
             }
         }
-        if let Some(out) = out {
+        // What has been moved so far counts, whatever came then.
+        if let Some(mut out) = out {
+            self.finish_stream(&mut out).await?;
             self.seal_stream(out).await?;
         }
-        Ok(moved)
+        ended.map(|()| moved)
     }
 
     /// The segments to compact, best first.
@@ -83,30 +89,21 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         scored.into_iter().take(self.config.victims_max).map(|(_, id)| id).collect()
     }
 
-    /// Moves what is live out of `victim`. `false` where it would not fit into one segment.
+    /// Moves what is live out of `victim`, into as many segments as it takes.
     async fn move_out(
         &self,
         victim: SegmentId,
         out: &mut Option<Stream<C>>,
         bytes: &mut Vec<u8>,
-    ) -> Result<bool, LaneError> {
+    ) -> Result<(), LaneError> {
         self.segment_bytes(victim, bytes).await?;
         let items = self.items(victim, bytes)?;
         let live = self.live_items(&items).await?;
         self.verify(victim, &live, bytes).await?;
-        let granules: u32 = live.iter().map(|item| u32::from(item.granules)).sum();
-        let fits = |out: &Stream<C>| out.has_room(granules, live.len(), self.config.batch_bytes);
-        if !live.is_empty() {
-            match out {
-                Some(stream) if fits(stream) => {}
-                Some(stream) => self.roll_stream(stream).await?,
-                None => *out = Some(self.stream(SegmentKind::Moved).await?),
-            }
-            if !out.as_ref().is_some_and(fits) {
-                return Ok(false);
-            }
+        let mut moves: BTreeMap<SegmentId, Vec<Run>> = BTreeMap::new();
+        if out.is_none() && !live.is_empty() {
+            *out = Some(self.stream(SegmentKind::Moved).await?);
         }
-        let mut runs: BTreeMap<SegmentId, Runs> = BTreeMap::new();
         for (at, item) in live.iter().enumerate() {
             if at % TOGETHER == 0 {
                 yield_now().await;
@@ -115,19 +112,13 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             let stored = &bytes[start..start + usize::from(item.granules) * GRANULE_BYTES];
             let stream = out.as_mut().expect("made above");
             let to = self.push(stream, *item, stored).await?;
-            runs.entry(item.address.segment).or_default().push(
-                item.address.position,
-                to.position,
-                u32::from(item.granules),
-            );
+            let (from, granules) = (item.address.position, u32::from(item.granules));
+            let run = Run { from, granules, host: to.segment, to: to.position };
+            moves.entry(item.address.segment).or_default().push(run);
         }
-        let host = match out {
-            Some(stream) if !live.is_empty() => {
-                self.finish_stream(stream).await?;
-                Some(stream.segment())
-            }
-            _ => None,
-        };
+        if let Some(stream) = out {
+            self.finish_stream(stream).await?;
+        }
         let hosted = !self.core().table.guests(victim).is_empty();
         self.activity.note(|activity| {
             activity.moved += live.len() as u64;
@@ -135,13 +126,13 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             activity.empty_victims += u64::from(live.is_empty());
             activity.moved_again += u64::from(hosted && !live.is_empty());
         });
-        self.core().moved_out(victim, host, runs);
+        self.core().moved_out(victim, moves);
         if self.config.planted.delete_early {
             self.core().dead.retain(|segment| *segment != victim);
             self.segments.delete(victim, self.epoch).await?;
         }
         yield_now().await;
-        Ok(true)
+        Ok(())
     }
 
     /// Holds `live`, which lies in `victim`, against its checksums. Nothing has moved yet when that fails.
@@ -267,16 +258,21 @@ impl Core {
         all
     }
 
-    /// All that is live of `victim` is in `host` now, by `runs` for each segment whose contents it held.
-    fn moved_out(&mut self, victim: SegmentId, host: Option<SegmentId>, mut runs: BTreeMap<SegmentId, Runs>) {
+    /// All that is live of `victim` is where `moves` say now, for each segment whose contents it held.
+    fn moved_out(&mut self, victim: SegmentId, mut moves: BTreeMap<SegmentId, Vec<Run>>) {
         let mut guests = self.table.guests(victim).to_vec();
         guests.push(victim);
         for guest in guests {
-            let runs = Rc::new(runs.remove(&guest).unwrap_or_default());
-            // What moved nowhere is live no more; its place tells nothing.
-            self.table.move_to(guest, host.unwrap_or(victim), runs);
+            let mut runs = moves.remove(&guest).unwrap_or_default();
+            // What moved nowhere is live no more; what is in other hosts stays there.
+            if let Some(Place::Hosted { runs: before, .. }) =
+                self.table.get(guest).map(|segment| &segment.place)
+            {
+                runs.extend(before.elsewhere(victim));
+            }
+            self.table.move_to(guest, Runs::of(runs));
         }
-        debug_assert!(runs.is_empty(), "all that moved was in the victim");
+        debug_assert!(moves.is_empty(), "all that moved was in the victim");
         self.dead.push(victim);
     }
 }

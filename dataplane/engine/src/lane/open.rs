@@ -7,7 +7,7 @@
 //! 4. Chunks that neither the table nor the log knows are deleted: a checkpoint or a compaction that was not finished
 //!    left them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ashlar_env::Env;
@@ -26,7 +26,7 @@ use super::checkpoint::Place;
 use super::control::Control;
 use super::core::{Core, Leaving, Volume, snapshot_of, tree_of};
 use super::counter::Counter;
-use super::runs::Runs;
+use super::runs::{Run, Runs};
 use super::state::{SegmentState, State};
 use super::table::{Place as DataPlace, Segment};
 use super::{Inner, Lane, LaneConfig, LaneError};
@@ -293,26 +293,35 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     /// Takes the segments over that the checkpoint knew.
     async fn take_over(&self, state: &State) -> Result<(), LaneError> {
         self.segments.skip_to(state.next_segment.saturating_sub(1));
-        let mut hosts = BTreeSet::new();
-        for &SegmentState { id, kind, host, sealed, birth, live } in &state.segments {
-            let replicas = if host.is_none() { self.segments.open(id, kind, self.segments.all()) } else { 0 };
-            if host.is_none() && replicas == 0 {
-                // What was live in it cannot be read; the rest of the group can.
-                self.segments.leave(id, ShardSet::first(crate::segment::SHARDS_MAX));
-            }
-            hosts.extend(host);
-            let place = match host {
-                Some(host) => DataPlace::Hosted { host, runs: Rc::default() },
-                None => DataPlace::Here,
+        let mut all_hosts = BTreeSet::new();
+        for SegmentState { id, kind, hosts, sealed, birth, live } in state.segments.iter().cloned() {
+            let place = match hosts {
+                None => {
+                    if self.segments.open(id, kind, self.segments.all()) == 0 {
+                        // What was live in it cannot be read; the rest of the group can.
+                        self.segments.leave(id, ShardSet::first(crate::segment::SHARDS_MAX));
+                    }
+                    DataPlace::Here
+                }
+                Some(hosts) => {
+                    all_hosts.extend(hosts.iter().copied());
+                    // How much of it each took is read from them.
+                    let parts = hosts.into_iter().map(|host| (host, 1)).collect();
+                    DataPlace::Hosted { parts, runs: Rc::default() }
+                }
             };
             self.core().table.restore(id, Segment { kind, sealed, birth, live: Counter::of(live), place });
         }
-        for host in hosts {
-            self.read_moves(host).await?;
+        let mut moves = BTreeMap::new();
+        for host in all_hosts {
+            self.read_moves(host, &mut moves).await?;
+        }
+        for (guest, moves) in moves {
+            self.core().table.move_to(guest, Runs::of(moves));
         }
         let open = |segment: &&SegmentState| {
             let batches = matches!(segment.kind, SegmentKind::Map | SegmentKind::Moved);
-            batches && segment.sealed.is_none() && segment.host.is_none()
+            batches && segment.sealed.is_none() && segment.hosts.is_none()
         };
         for segment in state.segments.iter().filter(open) {
             self.seal_batches(segment.id, segment.kind).await?;
@@ -321,26 +330,24 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     }
 
     /// Reads from the batches of `host` where what it holds for others is.
-    async fn read_moves(&self, host: SegmentId) -> Result<(), LaneError> {
+    async fn read_moves(
+        &self,
+        host: SegmentId,
+        moves: &mut BTreeMap<SegmentId, Vec<Run>>,
+    ) -> Result<(), LaneError> {
         if self.segments.shards(host) == ShardSet::EMPTY {
             // Nothing was live in it at the cut, and it was deleted once the checkpoint was durable; or it is lost.
             return Ok(());
         }
-        let mut moves = std::collections::BTreeMap::<SegmentId, Runs>::new();
+        let guests: BTreeSet<SegmentId> = self.core().table.guests(host).iter().copied().collect();
         self.each_batch(host, |items| {
-            for item in items {
-                let runs = moves.entry(item.address.segment).or_default();
-                runs.push(item.address.position, item.position, u32::from(item.granules));
+            for item in items.iter().filter(|item| guests.contains(&item.address.segment)) {
+                let (from, granules) = (item.address.position, u32::from(item.granules));
+                let run = Run { from, granules, host, to: item.position };
+                moves.entry(item.address.segment).or_default().push(run);
             }
         })
         .await?;
-        let mut core = self.core();
-        for (guest, runs) in moves {
-            let is_guest = core.table.guests(host).contains(&guest);
-            if is_guest {
-                core.table.move_to(guest, host, Rc::new(runs));
-            }
-        }
         Ok(())
     }
 

@@ -15,7 +15,7 @@
 //! compression (1), binary logarithm of the maps' fan-out (1); the volumes: count (4) and for each number (4), id (16), size in bytes (8), origin's snapshot and volume (4 and 4, 0 where none), mapped
 //! blocks (8), stored granules (8), level (1) and root (16); the snapshots: count and for each number (4), state (1), count of volumes and for each number (4), size in bytes (8), origin (4 and 4), mapped
 //! blocks (8), stored granules (8), level (1) and root (16);
-//! the versions to be let go of: count and for each volume (4), floor (4), birth (4), level (1) and root (16); the segments: count and for each number (4), kind (1), place (1: 0 here, 1 hosted), host (4), sealed
+//! the versions to be let go of: count and for each volume (4), floor (4), birth (4), level (1) and root (16); the segments: count and for each number (4), kind (1), place (1: 0 here, else one more than the number of hosts), hosts (4 each), sealed
 //! length (4, 2^32 - 1 while open), birth (4), live granules (8). All little endian.
 
 use ashlar_codec::{crc32c, crc32c_append};
@@ -140,14 +140,14 @@ pub struct LeavingState {
 }
 
 /// A segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentState {
     /// Its number.
     pub id: SegmentId,
     /// What it is for.
     pub kind: SegmentKind,
-    /// Who holds what it held.
-    pub host: Option<SegmentId>,
+    /// Who holds what it held, if it has no chunks of its own any more.
+    pub hosts: Option<Vec<SegmentId>>,
     /// Its length in bytes.
     pub sealed: Option<u32>,
     /// The birth of what was written to it first.
@@ -198,8 +198,12 @@ impl State {
         }
         out.u32(self.segments.len() as u32);
         for segment in &self.segments {
-            out.u32(segment.id.0).u8(segment.kind as u8).u8(u8::from(segment.host.is_some()));
-            out.u32(segment.host.map_or(0, |host| host.0)).u32(segment.sealed.unwrap_or(OPEN));
+            let hosts = segment.hosts.as_deref();
+            out.u32(segment.id.0).u8(segment.kind as u8).u8(hosts.map_or(0, |hosts| hosts.len() as u8 + 1));
+            hosts.unwrap_or_default().iter().for_each(|host| {
+                out.u32(host.0);
+            });
+            out.u32(segment.sealed.unwrap_or(OPEN));
             out.u32(segment.birth).u64(segment.live as u64);
         }
         let mut bytes = out.0;
@@ -257,7 +261,7 @@ impl State {
             volumes: list(fields, 69, volume)?,
             snapshots: list(fields, 9, snapshot)?,
             leaving: list(fields, 29, leaving)?,
-            segments: list(fields, 26, segment)?,
+            segments: list(fields, 22, segment)?,
         })
     }
 }
@@ -310,10 +314,12 @@ fn leaving(fields: &mut Reader<'_>) -> Option<LeavingState> {
 fn segment(fields: &mut Reader<'_>) -> Option<SegmentState> {
     let id = SegmentId(fields.u32()?);
     let kind = SegmentKind::of(fields.u8()?)?;
-    let hosted = fields.u8()? != 0;
-    let host = Some(SegmentId(fields.u32()?)).filter(|_| hosted);
+    let hosts = match fields.u8()? {
+        0 => None,
+        count => Some((1..count).map(|_| fields.u32().map(SegmentId)).collect::<Option<Vec<_>>>()?),
+    };
     let sealed = Some(fields.u32()?).filter(|len| *len != OPEN);
-    Some(SegmentState { id, kind, host, sealed, birth: fields.u32()?, live: fields.u64()? as i64 })
+    Some(SegmentState { id, kind, hosts, sealed, birth: fields.u32()?, live: fields.u64()? as i64 })
 }
 
 #[cfg(test)]
@@ -371,7 +377,7 @@ mod tests {
                 SegmentState {
                     id: SegmentId(1),
                     kind: SegmentKind::Log,
-                    host: Some(SegmentId(5)),
+                    hosts: Some(vec![SegmentId(5), SegmentId(6)]),
                     sealed: Some(65536),
                     birth: 1,
                     live: 40,
@@ -379,7 +385,7 @@ mod tests {
                 SegmentState {
                     id: SegmentId(7),
                     kind: SegmentKind::Log,
-                    host: None,
+                    hosts: None,
                     sealed: None,
                     birth: 1,
                     live: 0,

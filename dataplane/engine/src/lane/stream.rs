@@ -6,7 +6,7 @@ use std::pin::Pin;
 use ashlar_env::Env;
 
 use crate::chunks::Chunks;
-use crate::ids::{GRANULE_BYTES, SegmentKind};
+use crate::ids::SegmentKind;
 use crate::map::Address;
 use crate::segment::{SegmentWriter, ShardError};
 
@@ -145,13 +145,6 @@ impl<C: Chunks> Stream<C> {
         // Alignment takes less than the lead of a batch of blocks, or a page of 4 KiB.
         let len = self.lead + payload + (self.items.len() + 1) * ITEM_BYTES + 4096;
         len <= self.writer.room() as usize
-    }
-
-    /// Whether `bytes` bytes in items of at least a granule each would surely fit.
-    pub fn has_room(&self, granules: u32, items: usize, batch_bytes: usize) -> bool {
-        let bytes = granules as usize * GRANULE_BYTES;
-        let batches = bytes / batch_bytes.max(1) + 2;
-        bytes + items * ITEM_BYTES + batches * (self.lead + 4096) <= self.writer.room() as usize
     }
 
     async fn land(&mut self) -> Result<(), LaneError> {

@@ -1,7 +1,7 @@
 //! The segment table of a lane: what lives in each segment, and where compaction has put it.
 //!
 //! A segment has a *virtual* life, as what entries of the map name, and a *physical* one, as chunks. Both begin together.
-//! Compaction ends the physical life first: from then on the segment is *hosted* by another, until nothing of it is live.
+//! Compaction ends the physical life first: from then on the segment is *hosted* by others, until nothing of it is live.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,18 +12,18 @@ use crate::ids::{SegmentId, SegmentKind};
 use crate::map::{Address, Entry};
 
 use super::counter::Counter;
-use super::runs::Runs;
+use super::runs::{Parts, Runs};
 
 /// Where what a segment held is now.
 #[derive(Clone, Debug)]
 pub enum Place {
     /// In its own chunks.
     Here,
-    /// In another segment.
+    /// In others.
     Hosted {
-        /// which
-        host: SegmentId,
-        /// where in it
+        /// in which, and how much of it each took; none where nothing was live
+        parts: Parts,
+        /// where in them
         runs: Rc<Runs>,
     },
 }
@@ -60,8 +60,10 @@ impl Table {
 
     /// Adds a segment as a checkpoint knew it.
     pub fn restore(&mut self, id: SegmentId, segment: Segment) {
-        if let Place::Hosted { host, .. } = segment.place {
-            self.guests.entry(host).or_default().push(id);
+        if let Place::Hosted { parts, .. } = &segment.place {
+            for (host, _) in parts {
+                self.guests.entry(*host).or_default().push(id);
+            }
         }
         self.segments.insert(id, segment);
     }
@@ -96,9 +98,7 @@ impl Table {
     pub fn resolve(&self, address: Address) -> Option<Address> {
         match &self.segments.get(&address.segment)?.place {
             Place::Here => Some(address),
-            Place::Hosted { host, runs } => {
-                Some(Address { segment: *host, position: runs.translate(address.position)? })
-            }
+            Place::Hosted { runs, .. } => runs.translate(address.position),
         }
     }
 
@@ -138,43 +138,62 @@ impl Table {
         self.guests.get(&host).map_or(&[], Vec::as_slice)
     }
 
-    /// What is live in the chunks of `id`, in granules.
+    /// What is live in the chunks of `id`, in granules. What is live of a segment with several hosts is taken to be spread
+    /// over them as it was when it moved.
     #[must_use]
     pub fn live_in(&self, id: SegmentId) -> i64 {
-        let own = self.segments.get(&id).filter(|segment| matches!(segment.place, Place::Here));
-        let guests = self.guests(id).iter().filter_map(|guest| self.segments.get(guest));
-        own.into_iter().chain(guests).map(|segment| segment.live.now()).sum()
+        self.sum(id, |segment| segment.live.now())
     }
 
-    /// What the running checkpoint sees as live in the chunks of `id`, in granules.
+    /// The same as the running checkpoint sees it.
     #[must_use]
     pub fn live_at_cut(&self, id: SegmentId) -> i64 {
-        let own = self.segments.get(&id).filter(|segment| matches!(segment.place, Place::Here));
-        let guests = self.guests(id).iter().filter_map(|guest| self.segments.get(guest));
-        own.into_iter().chain(guests).map(|segment| segment.live.at_cut()).sum()
+        self.sum(id, |segment| segment.live.at_cut())
     }
 
-    /// What was of `guest` is in `host` from now on.
-    pub fn move_to(&mut self, guest: SegmentId, host: SegmentId, runs: Rc<Runs>) {
+    fn sum(&self, id: SegmentId, live: impl Fn(&Segment) -> i64) -> i64 {
+        let own = self.segments.get(&id).filter(|segment| matches!(segment.place, Place::Here));
+        let guests = self.guests(id).iter().filter_map(|guest| self.segments.get(guest));
+        own.map_or(0, &live) + guests.map(|guest| share(guest, id, live(guest))).sum::<i64>()
+    }
+
+    /// What was of `guest` is where `runs` say from now on.
+    pub fn move_to(&mut self, guest: SegmentId, runs: Runs) {
         let segment = self.segments.get_mut(&guest).expect("a guest is in the table");
-        if let Place::Hosted { host: before, .. } = segment.place
-            && let Some(guests) = self.guests.get_mut(&before)
-        {
-            guests.retain(|other| *other != guest);
+        let parts = runs.parts();
+        let place = Place::Hosted { parts: parts.clone(), runs: Rc::new(runs) };
+        let before = std::mem::replace(&mut segment.place, place);
+        self.leave_hosts(guest, &before);
+        for (host, _) in parts {
+            let guests = self.guests.entry(host).or_default();
+            guests.push(guest);
+            guests.sort_unstable();
         }
-        segment.place = Place::Hosted { host, runs };
-        let guests = self.guests.entry(host).or_default();
-        guests.push(guest);
-        guests.sort_unstable();
+    }
+
+    fn leave_hosts(&mut self, guest: SegmentId, place: &Place) {
+        let Place::Hosted { parts, .. } = place else { return };
+        for (host, _) in parts {
+            if let Some(guests) = self.guests.get_mut(host) {
+                guests.retain(|other| *other != guest);
+            }
+        }
     }
 
     /// Forgets a segment of which nothing is live and no chunk is left.
     pub fn remove(&mut self, id: SegmentId) {
         self.guests.remove(&id);
-        if let Some(Segment { place: Place::Hosted { host, .. }, .. }) = self.segments.remove(&id)
-            && let Some(guests) = self.guests.get_mut(&host)
-        {
-            guests.retain(|other| *other != id);
+        if let Some(segment) = self.segments.remove(&id) {
+            self.leave_hosts(id, &segment.place);
         }
     }
+}
+
+/// The part of `live` granules of `guest` that is in `host`: at least one as long as any is.
+fn share(guest: &Segment, host: SegmentId, live: i64) -> i64 {
+    let Place::Hosted { parts, .. } = &guest.place else { return live };
+    let total: i64 = parts.iter().map(|(_, granules)| i64::from(*granules)).sum();
+    let here: i64 =
+        parts.iter().filter(|(other, _)| *other == host).map(|(_, granules)| i64::from(*granules)).sum();
+    if parts.len() == 1 || total == 0 || live <= 0 { live } else { (live * here / total).max(1) }
 }
