@@ -2,7 +2,8 @@
 //! memory device, beside the same accesses to the bare device.
 //!
 //! `cargo bench -p ashlar-perf --bench engine -- [--seconds N] [--volume GiB] [--device PATH]
-//! [--compress] [--only TEXT]`; as a test (`--test`) it only
+//! [--compress] [--only TEXT]`; with `--wear PERCENT` instead how much is written to a device that is so full, per byte
+//! that is overwritten at random; as a test (`--test`) it only
 //! shows that it runs. Prints thousands of accesses a second, GB/s, and microseconds of the reactor's time each.
 
 use std::cell::Cell;
@@ -28,6 +29,7 @@ struct Options {
     device: Option<String>,
     compress: bool,
     only: String,
+    wear: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +72,14 @@ struct Figures {
 }
 
 fn main() {
-    let mut options =
-        Options { seconds: 2.0, volume_bytes: 1 << 30, device: None, compress: false, only: String::new() };
+    let mut options = Options {
+        seconds: 2.0,
+        volume_bytes: 1 << 30,
+        device: None,
+        compress: false,
+        only: String::new(),
+        wear: None,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -79,6 +87,7 @@ fn main() {
             "--volume" => options.volume_bytes = value::<u64>(&mut arguments) << 30,
             "--device" => options.device = Some(value(&mut arguments)),
             "--compress" => options.compress = true,
+            "--wear" => options.wear = Some(value(&mut arguments)),
             "--only" => options.only = value(&mut arguments),
             "--test" => options = Options { seconds: 0.05, volume_bytes: 64 << 20, ..options },
             _ => {}
@@ -88,8 +97,12 @@ fn main() {
     let config = RuntimeConfig { cores: vec![core], buffer_bytes: 256 << 20, ..RuntimeConfig::default() };
     let runtime = Runtime::<()>::start(config).expect("a reactor starts");
     let reactor = runtime.reactors()[0].clone();
-    println!("{:<34} {:>22} {:>22}", "", "engine k/s  GB/s  us", "device k/s  GB/s  us");
-    let run = reactor.call(move |env, _| async move { Box::pin(compare(env, options)).await });
+    let run = reactor.call(move |env, _| async move {
+        match options.wear {
+            Some(percent) => Box::pin(wear(env, options, percent)).await,
+            None => Box::pin(compare(env, options)).await,
+        }
+    });
     run.wait().expect("the reactor lives");
     runtime.shutdown();
 }
@@ -118,9 +131,9 @@ async fn touched(device: Device, env: &ReactorEnv) -> Device {
     device
 }
 
-/// A memory device that keeps what is discarded: taking memory back from the kernel is not the engine's work.
+/// A memory device that counts what is written, and keeps what is discarded: taking memory back from the kernel is not the engine's work.
 #[derive(Clone)]
-struct Keeps(Device);
+struct Keeps(Device, Rc<Cell<u64>>);
 
 impl Disk for Keeps {
     fn info(&self) -> DiskInfo {
@@ -137,6 +150,7 @@ impl Disk for Keeps {
         data: Buf,
         durability: Durability,
     ) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        self.1.set(self.1.get() + data.len() as u64);
         self.0.write(start, data, durability)
     }
 
@@ -163,11 +177,14 @@ impl Disk for Keeps {
 }
 
 async fn compare(env: ReactorEnv, options: Options) {
+    println!("{:<34} {:>22} {:>22}", "", "engine k/s  GB/s  us", "device k/s  GB/s  us");
     let bare = device(&env, &options, "bare").await;
     let store = device(&env, &options, "engine").await;
     let formatting =
         FormatOptions { overwrite: true, ..FormatOptions::new(uuid::Uuid::from_u128(1), uuid::Uuid::nil()) };
-    let store = ChunkStore::format(env.clone(), Keeps(store), formatting).await.expect("an empty device");
+    let store = ChunkStore::format(env.clone(), Keeps(store, Rc::default()), formatting)
+        .await
+        .expect("an empty device");
     store.set_reserve(reserve_slots(store.info().slots));
     let lane = LaneId { group: GroupId(1), lane: 0 };
     let lane =
@@ -246,4 +263,98 @@ async fn pattern(env: &ReactorEnv, bytes: usize) -> Buf {
         *word = env.random_u64().to_le_bytes();
     }
     buf.freeze()
+}
+
+/// How often volumes are overwritten before, and while, what is written to the device is counted.
+const OVERWRITES: u64 = 3;
+
+/// Write amplification: overwrites at random, uniform and by Zipf's law, of a volume that takes `percent` of its device.
+async fn wear(env: ReactorEnv, options: Options, percent: u64) {
+    for (name, skew) in [("uniform", None), ("zipf 0.99", Some(0.99))] {
+        let bytes = (options.volume_bytes * 100 / percent).next_multiple_of(16 << 20);
+        let written = Rc::new(Cell::new(0));
+        let formatting = FormatOptions::new(uuid::Uuid::from_u128(1), uuid::Uuid::nil());
+        let device = Keeps(Device::memory(bytes), Rc::clone(&written));
+        let store = ChunkStore::format(env.clone(), device, formatting).await.expect("an empty device");
+        store.set_reserve(reserve_slots(store.info().slots));
+        let lane = LaneId { group: GroupId(1), lane: 0 };
+        let lane = Lane::create(env.clone(), vec![store], lane, LaneConfig::default())
+            .await
+            .expect("there is space");
+        let id = VolumeId(uuid::Uuid::from_u128(2));
+        let number = lane.create_volume(id, options.volume_bytes).await.expect("there is space");
+        let volume = lane.disk(number, 4096);
+        run(&env, volume.clone(), CASES[0], &options).await;
+        let blocks = options.volume_bytes / 4096;
+        overwrite(&env, &volume, blocks, skew).await;
+        written.set(0);
+        let begun = Instant::now();
+        overwrite(&env, &volume, blocks, skew).await;
+        let host = blocks * OVERWRITES * 4096;
+        println!(
+            "{percent} % full, {name}: {:.2} bytes written per byte, {:.0} MB/s of the host's",
+            written.get() as f64 / host as f64,
+            host as f64 / 1e6 / begun.elapsed().as_secs_f64(),
+        );
+        let _ = lane.close().await;
+    }
+}
+
+/// Overwrites as many blocks as the volume has, [`OVERWRITES`] times, 64 at a time.
+async fn overwrite<D: Disk + Clone>(env: &ReactorEnv, disk: &D, blocks: u64, skew: Option<f64>) {
+    let zipf = skew.map(|skew| Rc::new(Zipf::new(blocks, skew)));
+    let (left, live) = (Rc::new(Cell::new(blocks * OVERWRITES)), Rc::new(Cell::new(64)));
+    let data = pattern(env, 4096).await;
+    for _ in 0..64 {
+        let (env, disk, data, zipf) = (env.clone(), disk.clone(), data.clone(), zipf.clone());
+        let (left, live, task_env) = (Rc::clone(&left), Rc::clone(&live), env.clone());
+        env.spawn(async move {
+            while left.get() > 0 {
+                left.set(left.get() - 1);
+                let block = match &zipf {
+                    Some(zipf) => zipf.draw(task_env.random_u64()),
+                    None => task_env.random_below(blocks),
+                };
+                disk.write(block * 4096, data.clone(), Durability::Fua).await.expect("the device works");
+            }
+            live.set(live.get() - 1);
+        });
+    }
+    while live.get() > 0 {
+        ashlar_env::spawn::yield_now().await;
+    }
+}
+
+/// Numbers below a bound, small ones more often: the k-th in proportion to 1 / k^s. Gray et al., "Quickly Generating
+/// Billion-Record Synthetic Databases", SIGMOD 1994, section 3.2. What is drawn is then scattered over the volume.
+struct Zipf {
+    count: u64,
+    alpha: f64,
+    eta: f64,
+    zeta: f64,
+    second: f64,
+}
+
+impl Zipf {
+    fn new(count: u64, skew: f64) -> Self {
+        let sum = |count: u64| (1..=count).map(|k| (k as f64).powf(-skew)).sum::<f64>();
+        let zeta = sum(count);
+        let alpha = 1.0 / (1.0 - skew);
+        let eta = (1.0 - (2.0 / count as f64).powf(1.0 - skew)) / (1.0 - sum(2) / zeta);
+        Self { count, alpha, eta, zeta, second: 1.0 + 0.5f64.powf(skew) }
+    }
+
+    fn draw(&self, random: u64) -> u64 {
+        let u = (random >> 11) as f64 / (1u64 << 53) as f64;
+        let scaled = u * self.zeta;
+        let rank = if scaled < 1.0 {
+            0
+        } else if scaled < self.second {
+            1
+        } else {
+            (self.count as f64 * (self.eta * u - self.eta + 1.0).powf(self.alpha)) as u64
+        };
+        // An odd multiplier is a permutation of the 64-bit numbers; folding keeps it nearly one.
+        rank.min(self.count - 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) % self.count
+    }
 }

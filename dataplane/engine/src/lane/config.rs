@@ -41,8 +41,8 @@ impl Default for LaneConfig {
             leaves_max: 64 << 10,
             scratch_bytes: 32 << 20,
             batch_bytes: 512 << 10,
-            free_part: 32,
-            victims_max: 8,
+            free_part: 12,
+            victims_max: 12,
             scrub_bytes_per_second: 0,
             planted: Planted::default(),
         }

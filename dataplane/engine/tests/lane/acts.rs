@@ -49,6 +49,9 @@ pub struct Admin {
     pub books: Rc<RefCell<Books>>,
 }
 
+/// The bytes of volumes, by number.
+type Contents = Vec<(u32, Vec<u8>)>;
+
 impl Admin {
     pub fn fail(&self, what: impl std::fmt::Display) {
         self.world.control.fail("lane", what.to_string());
@@ -156,7 +159,7 @@ impl Admin {
         }
     }
 
-    fn any_snapshot(&self, env: &SimEnv) -> Option<(u32, Vec<(u32, Vec<u8>)>)> {
+    fn any_snapshot(&self, env: &SimEnv) -> Option<(u32, Contents)> {
         let books = self.books.borrow();
         if books.kept.is_empty() {
             return None;
