@@ -231,6 +231,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             position: frozen.position,
             birth: frozen.birth,
             next_segment: self.segments.next_number(),
+            pages_bytes: self.pages.borrow().as_ref().map_or(0, super::stream::Stream::durable_bytes),
             next_volume: frozen.next_volume,
             compression: frozen.compression,
             fanout_bits: core.shape.bits() as u8,

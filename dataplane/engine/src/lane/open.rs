@@ -324,7 +324,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             batches && segment.sealed.is_none() && segment.hosts.is_none()
         };
         for segment in state.segments.iter().filter(open) {
-            self.seal_batches(segment.id, segment.kind).await?;
+            self.seal_batches(segment.id, segment.kind, state.pages_bytes).await?;
         }
         Ok(())
     }
@@ -388,12 +388,22 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         sealed.unwrap_or_else(|| self.segments.segment_bytes())
     }
 
-    /// Seals a segment of batches where it ends: its writer is gone.
-    async fn seal_batches(&self, segment: SegmentId, kind: SegmentKind) -> Result<(), LaneError> {
+    /// Seals a segment of batches where it ends: its writer is gone. One that is damaged before `bytes_min`, where it
+    /// surely went on, is left as it is: what lies behind is read by its addresses, and compaction keeps off.
+    async fn seal_batches(
+        &self,
+        segment: SegmentId,
+        kind: SegmentKind,
+        bytes_min: u32,
+    ) -> Result<(), LaneError> {
         if self.segments.shards(segment) == ShardSet::EMPTY {
             return Ok(());
         }
-        let length = self.each_batch(segment, |_| {}).await?;
+        let length = self.each_batch(segment, |_| {}).await.unwrap_or(0);
+        if length < bytes_min {
+            self.immovable.borrow_mut().insert(segment);
+            return Ok(());
+        }
         for shard in self.segments.shards(segment).iter() {
             let store = self.segments.store(shard);
             // Its own fence comes first: an older writer must not go on after the seal.

@@ -11,7 +11,7 @@
 //! | 28..32 | zero |
 //! | 32.. | group (8), lane (4), segment that it lies in (4), epoch (8) |
 //!
-//! then position of the log (segment 4, offset 4, sequence 8, previous header's CRC 4, shards 1), birth (4), next segment (4), next volume (4),
+//! then position of the log (segment 4, offset 4, sequence 8, previous header's CRC 4, shards 1), birth (4), next segment (4), bytes of the open segment of pages (4), next volume (4),
 //! compression (1), binary logarithm of the maps' fan-out (1); the volumes: count (4) and for each number (4), id (16), size in bytes (8), origin's snapshot and volume (4 and 4, 0 where none), mapped
 //! blocks (8), stored granules (8), level (1) and root (16); the snapshots: count and for each number (4), state (1), count of volumes and for each number (4), size in bytes (8), origin (4 and 4), mapped
 //! blocks (8), stored granules (8), level (1) and root (16);
@@ -54,6 +54,8 @@ pub struct State {
     pub birth: u32,
     /// The number of the next segment.
     pub next_segment: u32,
+    /// Bytes of the segment of pages that is open: all of them are durable.
+    pub pages_bytes: u32,
     /// The number of the next volume.
     pub next_volume: u32,
     /// How blocks are compressed: 0 not, 1 LZ4.
@@ -171,6 +173,7 @@ impl State {
             .u8(position.shards.0);
         out.u32(self.birth)
             .u32(self.next_segment)
+            .u32(self.pages_bytes)
             .u32(self.next_volume)
             .u8(self.compression)
             .u8(self.fanout_bits);
@@ -255,6 +258,7 @@ impl State {
             },
             birth: fields.u32()?,
             next_segment: fields.u32()?,
+            pages_bytes: fields.u32()?,
             next_volume: fields.u32()?,
             compression: fields.u8()?,
             fanout_bits: fields.u8()?,
@@ -348,6 +352,7 @@ mod tests {
             },
             birth: 3,
             next_segment: 8,
+            pages_bytes: 8192,
             next_volume: 3,
             compression: 1,
             fanout_bits: 9,

@@ -139,6 +139,11 @@ impl<C: Chunks> Stream<C> {
         Address { segment: self.writer.segment(), position: granules(self.writer.len() as usize) }
     }
 
+    /// The bytes that are durable, once the stream is finished.
+    pub fn durable_bytes(&self) -> u32 {
+        self.writer.len()
+    }
+
     /// Whether the batch with one more item of `bytes` bytes fits the segment.
     fn fits(&self, bytes: usize) -> bool {
         let payload = self.payload.len() + bytes;

@@ -6,7 +6,7 @@ use ashlar_engine::lane::LaneError;
 use ashlar_env::disk::{Disk, Durability};
 use ashlar_env::units::{ByteRange, VolumeId};
 use ashlar_env::{Buf, BufPool, buf::PoolPlan};
-use ashlar_sim::{DiskGeometry, Profile, Sim};
+use ashlar_sim::{Crash, DiskGeometry, Profile, Sim};
 
 use super::world::{SimLane, World, tiny};
 
@@ -21,6 +21,17 @@ fn run<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
     world.slot_bytes = 128 << 10;
     let node = world.node;
     control.goal_on(node, 0, |_| body(world));
+    sim.run().unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// The same from another node, so that this one can crash.
+fn run_beside<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
+    let sim = Sim::new(7, Profile::calm());
+    let control = sim.control();
+    let mut world = World::new(&control, tiny(7), DiskGeometry::of_bytes(8 << 20));
+    world.slot_bytes = 128 << 10;
+    let chaos = control.node("chaos", 1);
+    control.goal_on(chaos, 0, |_| body(world));
     sim.run().unwrap_or_else(|failure| panic!("{failure}"));
 }
 
@@ -153,5 +164,38 @@ fn compressed_blocks_are_read_like_others_and_take_less() {
         let space = lane.report().volumes[0];
         assert_eq!(space.mapped_bytes, 64 << 10);
         assert!(space.stored_bytes < 16 << 10, "{space:?}");
+    });
+}
+
+#[test]
+fn a_rotten_description_of_pages_keeps_nothing_from_being_read() {
+    run_beside(|world| async move {
+        let lane = world.create(&world.format().await).await;
+        let volume = lane.create_volume(id(1), 1 << 20).await.unwrap();
+        write(&lane, volume, 0, 32 << 10, 5).await;
+        lane.close().await.unwrap();
+        drop(lane);
+        world.control.crash(world.node, Crash::Process);
+        world.control.restart(world.node);
+        // The head of the last batch of pages, in the segment that was open.
+        let disk = world.disks[0];
+        let image = world.control.image(disk);
+        let bytes = image.read(0, 8 << 20);
+        let magic = |at: &usize| bytes[*at..].starts_with(b"ASHLbat\n");
+        let at = (0..bytes.len()).step_by(512).filter(magic).last().expect("pages were written");
+        let sector = pool().try_alloc(512).unwrap();
+        let handle = world.env().open_disk(disk);
+        let mut sector = handle.read(at as u64, sector).await.unwrap();
+        sector[40] ^= 1;
+        handle.write(at as u64, sector.freeze(), Durability::Fua).await.unwrap();
+        for _ in 0..2 {
+            let (lane, _) = world.open().await.unwrap();
+            assert_eq!(read(&lane, volume, 0, 32 << 10).await, &filled(32 << 10, 5)[..]);
+            write(&lane, volume, 64 << 10, 4096, 6).await;
+            lane.close().await.unwrap();
+            drop(lane);
+            world.control.crash(world.node, Crash::Process);
+            world.control.restart(world.node);
+        }
     });
 }
