@@ -168,7 +168,7 @@ pub fn run(seed: u64, change: impl Fn(&mut LaneConfig), tally: &mut Tally) -> Re
     let sim = sim.reproduce_by(
         "ASHLAR_SEEDS=1 ASHLAR_FIRST_SEED={seed} cargo test -p ashlar-engine --test lane -- random",
     );
-    let slots = [96, 128, 200][rng.below(3) as usize];
+    let slots = [40, 56, 96, 128, 200][rng.below(5) as usize];
     let small_slots = rng.below(2) == 0;
     let slot_bytes = if small_slots { 32 << 10 } else { 64 << 10 };
     let geometry = DiskGeometry {
