@@ -4,6 +4,7 @@
 mod acts;
 mod host;
 mod kept;
+mod planted;
 mod random;
 mod rules;
 mod world;
