@@ -182,7 +182,7 @@ fn a_rotten_description_of_pages_keeps_nothing_from_being_read() {
         let image = world.control.image(disk);
         let bytes = image.read(0, 8 << 20);
         let magic = |at: &usize| bytes[*at..].starts_with(b"ASHLbat\n");
-        let at = (0..bytes.len()).step_by(512).filter(magic).last().expect("pages were written");
+        let at = (0..bytes.len()).step_by(512).rfind(magic).expect("pages were written");
         let sector = pool().try_alloc(512).unwrap();
         let handle = world.env().open_disk(disk);
         let mut sector = handle.read(at as u64, sector).await.unwrap();
