@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{Name, NameError, quoted};
+use super::name::{Name, NameError, parsed_text, quoted};
 
 /// The name of a snapshot: `group@snapshot`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,19 +84,7 @@ impl fmt::Display for SnapshotVolumeName {
 
 macro_rules! as_text {
     ($name:ident) => {
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-            fn try_from(text: String) -> Result<Self, NameError> {
-                Self::parse(&text)
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = NameError;
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::parse(text)
-            }
-        }
+        parsed_text!($name);
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
