@@ -259,7 +259,9 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     }
 
     async fn append_state(&self, place: &mut Place<C>, mut state: State) -> Result<(), LaneError> {
-        let len = state.encode().len().next_multiple_of(self.segments.align_bytes() as usize);
+        state.segment = place.writer.as_ref().map_or(SegmentId(0), SegmentWriter::segment);
+        let mut bytes = state.encode();
+        let len = bytes.len().next_multiple_of(self.segments.align_bytes() as usize);
         if len > self.segments.segment_bytes() as usize {
             return Err(LaneError::Damaged(format!(
                 "the lane's state takes {len} bytes, more than a segment holds: it has too many segments"
@@ -268,13 +270,13 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let fits = place.writer.as_ref().is_some_and(|writer| writer.room() as usize >= len);
         if !fits {
             let next = SegmentWriter::create(&self.segments, SegmentKind::Checkpoint, self.epoch).await?;
+            state.segment = next.segment();
+            bytes = state.encode();
             if let Some(full) = place.writer.replace(next) {
                 place.old.push(full.segment());
             }
         }
         let writer = place.writer.as_mut().expect("made above");
-        state.segment = writer.segment();
-        let bytes = state.encode();
         let mut pieces = Vec::new();
         for start in (0..len).step_by(MAX_BYTES) {
             let piece_len = (len - start).min(MAX_BYTES);

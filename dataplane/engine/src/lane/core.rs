@@ -253,12 +253,7 @@ impl Core {
     ///
     /// # Errors
     /// An inner page that is missing; what came before its leaf has been changed.
-    pub fn write(
-        &mut self,
-        volume: VolumeNumber,
-        first: u64,
-        entries: &[Entry],
-    ) -> Result<(), (usize, Missing)> {
+    pub fn write(&mut self, volume: VolumeNumber, first: u64, entries: &[Entry]) -> Result<(), Missing> {
         let fanout = self.shape.fanout() as u64;
         let mut done = 0;
         while done < entries.len() {
@@ -266,7 +261,7 @@ impl Core {
             let room = (fanout - block % fanout) as usize;
             let end = entries.len().min(done + room);
             let part = &entries[done..end];
-            self.set(volume, block, part.iter().copied()).map_err(|missing| (done, missing))?;
+            self.set(volume, block, part.iter().copied())?;
             done = end;
         }
         Ok(())
@@ -276,7 +271,7 @@ impl Core {
     ///
     /// # Errors
     /// As for [`Self::write`].
-    pub fn clear(&mut self, volume: VolumeNumber, first: u64, count: u64) -> Result<(), (u64, Missing)> {
+    pub fn clear(&mut self, volume: VolumeNumber, first: u64, count: u64) -> Result<(), Missing> {
         let fanout = self.shape.fanout() as u64;
         let hole = Entry::hole(self.birth);
         let mut done = 0;
@@ -284,7 +279,7 @@ impl Core {
             let block = first + done;
             let some = (fanout - block % fanout).min(count - done);
             let holes = std::iter::repeat_n(hole, some as usize);
-            self.set(volume, block, holes).map_err(|missing| (done, missing))?;
+            self.set(volume, block, holes)?;
             done += some;
         }
         Ok(())

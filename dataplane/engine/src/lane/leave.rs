@@ -45,11 +45,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let mut released = Released::default();
         let neighbours = self.core().neighbours_of(number).unwrap_or_default();
         for (volume, this, next, floor) in neighbours {
-            let gather = |met| match met {
-                Met::Block { this, .. } => note(&mut released, this, floor),
-                Met::Page(page) => note(&mut released, page, floor),
-            };
-            self.walk(volume, &this, &next, floor, gather).await?;
+            self.gather(volume, &this, &next, floor, &mut released).await?;
         }
         let mut core = self.core();
         let gone = core.snapshots.remove(&number).and_then(|snapshot| snapshot.leaving);
@@ -65,6 +61,21 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         Ok(())
     }
 
+    /// Notes what `this` has, `next` has not, and was born after `floor`.
+    async fn gather(
+        &self,
+        volume: VolumeNumber,
+        this: &Tree,
+        next: &Tree,
+        floor: u32,
+        released: &mut Released,
+    ) -> Result<(), LaneError> {
+        let meet = |met| match met {
+            Met::Block { this: entry, .. } | Met::Page(entry) => note(released, entry, floor),
+        };
+        self.walk(volume, this, next, floor, meet).await
+    }
+
     async fn let_go_of_version(&self) -> Result<bool, LaneError> {
         let found = {
             let core = self.core();
@@ -74,11 +85,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let Some((volume, floor, tree)) = found else { return Ok(false) };
         let mut released = Released::default();
         let nothing = Tree::at_level(tree.shape(), 0, Entry::EMPTY);
-        let gather = |met| match met {
-            Met::Block { this, .. } => note(&mut released, this, floor),
-            Met::Page(page) => note(&mut released, page, floor),
-        };
-        self.walk(volume, &tree, &nothing, floor, gather).await?;
+        self.gather(volume, &tree, &nothing, floor, &mut released).await?;
         let mut core = self.core();
         core.leaving.remove(0);
         self.activity.note(|activity| activity.versions_left += 1);

@@ -44,6 +44,7 @@ use ashlar_env::buf::{BufPool, PoolPlan};
 
 use crate::chunks::Chunks;
 use crate::ids::{Epoch, LaneId, SegmentId};
+use crate::log::record::stored_bytes;
 use crate::log::{Applied, AppliedOp, Log, Sink};
 use crate::map::Entry;
 use crate::segment::Segments;
@@ -151,27 +152,27 @@ impl Sink for Rc<Shared> {
 impl Shared {
     fn apply(&self, op: &AppliedOp<'_>) -> Result<(), crate::map::Missing> {
         let mut core = self.core.borrow_mut();
+        let data_bytes = match op.op {
+            Applied::Data { sums, .. } => stored_bytes(sums) as u64,
+            _ => 0,
+        };
+        self.logged_bytes.set(self.logged_bytes.get() + data_bytes + 512);
         match op.op {
             Applied::Data { volume, first, sums, place } => {
                 let birth = core.birth;
                 let mut position = place.granule;
-                let mut bytes = 0;
                 let mut entries = smallvec::SmallVec::<[Entry; 16]>::new();
                 for sum in sums {
                     let address = crate::map::Address { segment: place.segment, position };
                     entries.push(Entry::new(address, sum.granules, sum.crc, birth));
                     position += u32::from(sum.granules);
-                    bytes += u64::from(sum.granules) * crate::ids::GRANULE_BYTES as u64;
                 }
-                self.logged_bytes.set(self.logged_bytes.get() + bytes + 512);
-                core.write(volume, first, &entries).map_err(|(_, missing)| missing)
+                core.write(volume, first, &entries)
             }
             Applied::Zero { volume, first, count } | Applied::Unmap { volume, first, count } => {
-                self.logged_bytes.set(self.logged_bytes.get() + 512);
-                core.clear(volume, first, u64::from(count)).map_err(|(_, missing)| missing)
+                core.clear(volume, first, u64::from(count))
             }
             Applied::Control(bytes) => {
-                self.logged_bytes.set(self.logged_bytes.get() + 512);
                 if let Some(control) = control::Control::decode(bytes) {
                     core.control(control);
                 }

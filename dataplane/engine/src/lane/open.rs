@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use crate::chunks::{Chunk, Chunks, Seal, StoreError};
 use crate::ids::{Epoch, LaneId, SegmentId, SegmentKind};
 use crate::log::recover::{Event, RecoverError, recover};
-use crate::log::{Applied, AppliedOp, BlockSum, LocalCoordinator, Log, Place as LogPlace};
+use crate::log::{Applied, AppliedOp, BlockSum, LocalCoordinator, Log, Place as LogPlace, Sink};
 use crate::map::Shape;
 use crate::segment::{Segments, ShardSet};
 
@@ -437,18 +437,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     async fn replay(&self, event: Owned) -> Result<(), LaneError> {
         let damaged = |_| LaneError::Damaged("a page of a map is not where the log needs it".into());
         match event {
-            Owned::Opened(segment) => {
-                let mut core = self.core();
-                let birth = core.birth;
-                if core.table.get(segment).is_none() {
-                    core.table.add(segment, SegmentKind::Log, birth);
-                }
-            }
-            Owned::Sealed(segment, length) => {
-                if let Some(segment) = self.core().table.get_mut(segment) {
-                    segment.sealed = Some(length);
-                }
-            }
+            Owned::Opened(segment) => self.shared.segment_opened(segment),
+            Owned::Sealed(segment, length) => self.shared.segment_sealed(segment, length),
             Owned::Data { volume, first, sums, place } => {
                 let op = Applied::Data { volume, first, sums: &sums, place };
                 self.shared.apply(&AppliedOp { sequence: 0, op }).map_err(damaged)?;

@@ -55,10 +55,9 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         mut item: Item,
         bytes: &[u8],
     ) -> Result<Address, LaneError> {
-        if stream.payload.len() + bytes.len() > self.config.batch_bytes || stream.items.len() >= ITEMS_MAX {
-            self.close_batch(stream).await?;
-        }
-        if !stream.fits(bytes.len()) {
+        let is_full =
+            stream.payload.len() + bytes.len() > self.config.batch_bytes || stream.items.len() >= ITEMS_MAX;
+        if is_full || !stream.fits(bytes.len()) {
             self.close_batch(stream).await?;
         }
         if !stream.fits(bytes.len()) {
