@@ -101,6 +101,25 @@ pub struct Queue {
     state: State,
 }
 
+/// What a write sends as long as nobody says otherwise: bytes that neither compress nor read as nothing, since a target
+/// may see to either.
+fn noise(bytes: usize, seed: u64) -> Box<[u8]> {
+    // Vigna's splitmix64.
+    let mut state = seed.wrapping_mul(0xA076_1D64_78BD_642F);
+    let mut word = || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    };
+    let mut words = Vec::with_capacity(bytes.next_multiple_of(8));
+    while words.len() < bytes {
+        words.extend_from_slice(&word().to_le_bytes());
+    }
+    words.truncate(bytes);
+    words.into_boxed_slice()
+}
+
 /// All of a queue but its socket and parser: what the parser reports to.
 struct State {
     tx: Tx,
@@ -157,7 +176,7 @@ impl Queue {
             options,
             shape: None,
             slots,
-            payloads: vec![vec![0; options.payload_bytes].into_boxed_slice(); depth],
+            payloads: (0..depth as u64).map(|slot| noise(options.payload_bytes, slot)).collect(),
             free: (0..options.depth).rev().collect(),
             done: Vec::with_capacity(depth),
         };
