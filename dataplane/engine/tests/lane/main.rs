@@ -2,9 +2,13 @@
 //! what they were; and at every rest the lane's own verification finds nothing.
 
 mod acts;
+mod crash;
+mod disk;
+mod faults;
 mod host;
 mod kept;
 mod planted;
 mod random;
 mod rules;
+mod several;
 mod world;

@@ -17,10 +17,11 @@ use super::world::{SimLane, World, tiny};
 const WRITERS: u32 = 3;
 const ROUNDS: u32 = 5;
 
-struct Story {
-    world: World,
-    admin: Admin,
-    steps: u64,
+/// A lane, who uses it, and how much.
+pub struct Story {
+    pub world: World,
+    pub admin: Admin,
+    pub steps: u64,
 }
 
 impl Story {
@@ -52,7 +53,7 @@ impl Story {
         busy
     }
 
-    async fn rest(&self, env: &SimEnv, lane: &SimLane, busy: &Cell<u32>) {
+    pub async fn rest(&self, env: &SimEnv, lane: &SimLane, busy: &Cell<u32>) {
         let end = env.now().plus(Duration::from_secs(600));
         while busy.get() > 0 {
             if env.now() > end {
@@ -62,12 +63,12 @@ impl Story {
         }
     }
 
-    fn fail(&self, what: impl std::fmt::Display) {
+    pub fn fail(&self, what: impl std::fmt::Display) {
         self.admin.fail(what);
     }
 
     /// Nobody writes: everything is as the ledgers, the snapshots and the lane itself say.
-    async fn audit(&self, lane: &SimLane, env: &SimEnv) {
+    pub async fn audit(&self, lane: &SimLane, env: &SimEnv) {
         for host in self.admin.hosts() {
             host.read_all(lane).await;
         }
@@ -83,17 +84,16 @@ impl Story {
     async fn crash(&self, env: &SimEnv) -> Option<SimLane> {
         let power = env.random_below(2) == 0;
         let how = if power { Crash::Power } else { Crash::Process };
-        self.world.control.crash(self.world.node, how);
+        self.world.restart(how);
         for host in self.admin.hosts() {
             host.ledger.borrow_mut().power_failed();
         }
-        self.world.control.restart(self.world.node);
         let lane = self.open().await?;
         self.admin.reconcile(&lane).await;
         Some(lane)
     }
 
-    async fn open(&self) -> Option<SimLane> {
+    pub async fn open(&self) -> Option<SimLane> {
         match self.world.open().await {
             Ok((lane, _)) => Some(lane),
             Err(error) => {
@@ -103,7 +103,7 @@ impl Story {
         }
     }
 
-    fn note(&self, lane: &SimLane) {
+    pub fn note(&self, lane: &SimLane) {
         for (name, count) in lane.activity().named() {
             if count > 0 {
                 self.world.control.marks().hit(name);
@@ -143,8 +143,7 @@ impl Story {
         self.note(&lane);
         drop(lane);
         // The process ends: the store before must not be at work, trimming slots, beside the one that is opened.
-        self.world.control.crash(self.world.node, Crash::Process);
-        self.world.control.restart(self.world.node);
+        self.world.restart(Crash::Process);
         let Some(lane) = self.open().await else { return };
         self.audit(&lane, &env).await;
     }
@@ -204,6 +203,7 @@ pub fn run(seed: u64, change: impl Fn(&mut LaneConfig), tally: &mut Tally) -> Re
         next_id: 1000,
         pending: Pending::None,
         may_fill: true,
+        may_fail: false,
         snapshots_max,
         // What is written beside a change of size is not told apart from a loss yet.
         resizes: std::env::var("ASHLAR_RESIZE").is_ok(),
