@@ -8,7 +8,7 @@ use std::future::Future;
 
 use crate::buf::Buf;
 use crate::disk::{DiskError, Durability};
-use crate::reservation::{HostId, Notice, ReservationAction, ReservationReport};
+use crate::reservation::{Access, HostId, NexusAction, Notice, ReservationAction, ReservationReport};
 use crate::units::{BlockRange, BlockSize, Lba, VolumeId};
 
 /// Who issues an operation. Reservations are checked against the host.
@@ -111,6 +111,10 @@ pub enum Operation {
     },
     /// Change or report the reservation state; answered by [`Outcome::Reservation`].
     Reserve(ReservationAction),
+    /// Change the reservation state as SCSI has it; answered by [`Outcome::Reservation`].
+    ReserveNexus(Box<NexusAction>),
+    /// Do nothing, but fail where reservations forbid the issuer a command of this kind.
+    Permit(Access),
 }
 
 /// How an operation ended well.

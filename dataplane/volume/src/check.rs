@@ -26,7 +26,8 @@ pub fn access(operation: &Operation) -> Option<Access> {
         | O::Unmap { .. }
         | O::CompareAndWrite { .. }
         | O::Copy { .. } => Some(Access::Write),
-        O::Reserve(_) => None,
+        O::Permit(access) => Some(*access),
+        O::Reserve(_) | O::ReserveNexus(_) => None,
     }
 }
 
@@ -61,7 +62,7 @@ pub fn check(info: &VolumeInfo, operation: &Operation) -> Result<(), VolumeError
             copy(info, sources, *to)?;
             writable(info)
         }
-        O::Flush | O::Reserve(_) => Ok(()),
+        O::Flush | O::Reserve(_) | O::ReserveNexus(_) | O::Permit(_) => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod persist;
 pub mod range_lock;
 pub mod remote;
 pub mod reservation;
+mod reservation_nexus;
 pub mod reservation_record;
 
 pub use any::AnyVolume;

@@ -48,7 +48,7 @@ impl Null {
                     None => Ok(Outcome::Done),
                 }
             }
-            Operation::Reserve(_) => Err(VolumeError::Unsupported),
+            Operation::Reserve(_) | Operation::ReserveNexus(_) => Err(VolumeError::Unsupported),
             _ => Ok(Outcome::Done),
         }
     }

@@ -299,6 +299,7 @@ impl<E: Env, D: Disk, S: ReservationStore> Inner<E, D, S> {
                 Ok(Outcome::Done)
             }
             Operation::Flush => self.flush().await,
+            Operation::Permit(_) => Ok(Outcome::Done),
             other => Box::pin(self.run_rare(issuer, other)).await,
         }
     }
@@ -336,6 +337,8 @@ impl<E: Env, D: Disk, S: ReservationStore> Inner<E, D, S> {
             O::Verify { range } => self.verify(issuer, range).await?,
             O::Copy { sources, to, durability } => self.copy(issuer, &sources, to, durability).await?,
             O::Reserve(action) => return self.desk.act(issuer.host, action, &self.locks).await,
+            O::ReserveNexus(action) => return self.desk.act_nexus(issuer, &action, &self.locks).await,
+            O::Permit(_) => {}
         }
         Ok(Outcome::Done)
     }

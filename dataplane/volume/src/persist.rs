@@ -4,9 +4,9 @@ use std::cell::{Cell, Ref, RefCell};
 use std::future::Future;
 
 use ashlar_env::VolumeError;
-use ashlar_env::reservation::{HostId, Notice, ReservationAction};
+use ashlar_env::reservation::{HostId, NexusAction, Notice, ReservationAction};
 use ashlar_env::units::{BlockRange, Lba, VolumeId};
-use ashlar_env::volume::Outcome;
+use ashlar_env::volume::{Issuer, Outcome};
 
 use crate::range_lock::{Hold, RangeLocks};
 use crate::reservation::{Access, Effect, Reservations};
@@ -67,7 +67,7 @@ impl ReservationStore for NoStore {
 pub(crate) struct Desk<S> {
     volume: VolumeId,
     state: RefCell<Reservations>,
-    /// Whether a reservation is held: what each command asks first.
+    /// Whether anything is reserved: what each command asks first.
     held: Cell<bool>,
     /// Lets one action in at a time, first come first served.
     turn: RangeLocks,
@@ -78,7 +78,7 @@ const DESK: BlockRange = BlockRange::new(Lba(0), 1).expect("it is short");
 
 impl<S: ReservationStore> Desk<S> {
     pub(crate) fn new(volume: VolumeId, state: Reservations, store: S) -> Self {
-        let held = Cell::new(state.held.is_some());
+        let held = Cell::new(state.excludes());
         Self { volume, state: RefCell::new(state), held, turn: RangeLocks::default(), store }
     }
 
@@ -96,27 +96,48 @@ impl<S: ReservationStore> Desk<S> {
         self.state.borrow()
     }
 
-    /// Does what the host asks. The new state is in force once it is stored, and with an abort this ends only
-    /// after the commands of the victims in `commands` have.
+    /// Does what the host asks, as [`Self::change`].
     pub(crate) async fn act(
         &self,
         host: HostId,
         action: ReservationAction,
         commands: &RangeLocks,
     ) -> Result<Outcome, VolumeError> {
-        let turn = self.turn.request(DESK, Hold::Exclusive, host).granted().await;
         if action == ReservationAction::Report {
+            let _turn = self.turn.request(DESK, Hold::Exclusive, host).granted().await;
             let report = Some(Box::new(self.state.borrow().report()));
             return Ok(Outcome::Reservation { report, notices: Box::default() });
         }
+        self.change(host, commands, |state| state.apply(host, action)).await
+    }
+
+    /// Does what the nexus asks, as [`Self::change`].
+    pub(crate) async fn act_nexus(
+        &self,
+        issuer: Issuer,
+        action: &NexusAction,
+        commands: &RangeLocks,
+    ) -> Result<Outcome, VolumeError> {
+        self.change(issuer.host, commands, |state| state.apply_nexus(issuer, action)).await
+    }
+
+    /// Changes the state. The new one is in force once it is stored, and with an abort this ends only after the
+    /// commands of the victims in `commands` have.
+    async fn change(
+        &self,
+        host: HostId,
+        commands: &RangeLocks,
+        apply: impl FnOnce(&mut Reservations) -> Result<Effect, VolumeError>,
+    ) -> Result<Outcome, VolumeError> {
+        let turn = self.turn.request(DESK, Hold::Exclusive, host).granted().await;
         let mut next = self.state.borrow().clone();
-        let Effect { changed, notices, to_abort } = next.apply(host, action)?;
+        let Effect { changed, notices, to_abort } = apply(&mut next)?;
         if changed {
-            let concerns_store = next.persists() || self.state.borrow().persists();
-            if concerns_store {
+            let before = self.state.borrow().clone();
+            if (next.persists() || before.persists()) && !next.is_stored_like(&before) {
                 self.store.save(self.volume, &next).await?;
             }
-            self.held.set(next.held.is_some());
+            self.held.set(next.excludes());
             *self.state.borrow_mut() = next;
         }
         drop(turn);

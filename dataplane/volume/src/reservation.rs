@@ -12,10 +12,16 @@
 //!   the victims' key; one that merely removes registrations does not.
 //! * A holder that acquires again with the same type succeeds; with another type it is a conflict. A release
 //!   by a registrant that does not hold succeeds and does nothing.
+//!
+//! SCSI asks the same of it (SPC-4, section 5.13), except for what is in `reservation_nexus`. While the unit is
+//! reserved as a whole, nobody changes registrations; while anyone is registered, nobody reserves the unit.
+
+use std::sync::Arc;
 
 use ashlar_env::VolumeError;
+pub use ashlar_env::reservation::Access;
 use ashlar_env::reservation::{
-    HostId, NoticeKind, Registrant, ReservationAction, ReservationReport, ReservationType,
+    HostId, Nexus, NoticeKind, Registrant, ReservationAction, ReservationReport, ReservationType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,15 +29,6 @@ use crate::reservation_record::ReservationRecord;
 
 /// How many hosts may be registered with a volume.
 pub const REGISTRANTS_MAX: usize = 256;
-
-/// What a host wants to do, as reservations tell commands apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Read, compare, verify; the source of a copy.
-    Read,
-    /// Everything that changes the volume, and flush.
-    Write,
-}
 
 /// The registrants of a volume and the reservation held, if any.
 ///
@@ -42,8 +39,27 @@ pub struct Reservations {
     pub(crate) generation: u32,
     pub(crate) persist: bool,
     pub(crate) held: Option<Held>,
-    /// Host and key, ascending by host.
-    pub(crate) registrants: Vec<(HostId, u64)>,
+    /// Ascending by host.
+    pub(crate) registrants: Vec<Registration>,
+    /// The reservation of the unit as a whole, which is never stored.
+    pub(crate) unit: Option<UnitHolder>,
+}
+
+/// A registered host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Registration {
+    pub(crate) host: HostId,
+    pub(crate) key: u64,
+    /// The SCSI nexus that the host stands for.
+    pub(crate) nexus: Option<Arc<Nexus>>,
+}
+
+/// Who has reserved the unit as a whole (SPC-2's RESERVE).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnitHolder {
+    pub(crate) host: HostId,
+    /// The session that did, which may end when the host has another one already.
+    pub(crate) session: u64,
 }
 
 /// A reservation.
@@ -72,7 +88,7 @@ pub(crate) const fn all_registrants_hold(kind: ReservationType) -> bool {
 }
 
 /// Whether the registrants share in the reservation, so that its end concerns them.
-const fn concerns_registrants(kind: ReservationType) -> bool {
+pub(crate) const fn concerns_registrants(kind: ReservationType) -> bool {
     use ReservationType as T;
     !matches!(kind, T::WriteExclusive | T::ExclusiveAccess)
 }
@@ -82,7 +98,13 @@ impl Reservations {
     #[must_use]
     pub fn allows(&self, host: HostId, access: Access) -> bool {
         use ReservationType as T;
+        if self.unit.is_some_and(|unit| unit.host != host) {
+            return false;
+        }
         let Some(held) = self.held else { return true };
+        if access == Access::Attend {
+            return true;
+        }
         let reads = access == Access::Read;
         match held.kind {
             T::WriteExclusive => reads || held.holder == Some(host),
@@ -103,6 +125,9 @@ impl Reservations {
     /// the state is then as it was.
     pub fn apply(&mut self, host: HostId, action: ReservationAction) -> Result<Effect, VolumeError> {
         use ReservationAction as A;
+        if self.unit.is_some() && !matches!(action, A::SetPersist(_) | A::Report) {
+            return Err(VolumeError::ReservationConflict);
+        }
         match action {
             A::Register { key, persist } => self.register(host, key, persist),
             A::Unregister { key, ignore_key, persist } => self.unregister(host, key, ignore_key, persist),
@@ -125,13 +150,28 @@ impl Reservations {
     #[must_use]
     pub fn report(&self) -> ReservationReport {
         let holds = |host| self.held.is_some_and(|held| held.holder.is_none_or(|holder| holder == host));
-        let registrant = |&(host, key): &(HostId, u64)| Registrant { host, key, holder: holds(host) };
+        let registrant = |registration: &Registration| {
+            let Registration { host, key, ref nexus } = *registration;
+            Registrant { host, key, holder: holds(host), nexus: nexus.clone() }
+        };
         ReservationReport {
             generation: self.generation,
             kind: self.held.map(|held| held.kind),
             persist: self.persist,
             registrants: self.registrants.iter().map(registrant).collect(),
+            unit: self.unit.map(|unit| unit.host),
         }
+    }
+
+    /// Whether anything is reserved, so that commands have to ask.
+    pub(crate) fn excludes(&self) -> bool {
+        self.held.is_some() || self.unit.is_some()
+    }
+
+    /// Whether the two are stored alike.
+    pub(crate) fn is_stored_like(&self, other: &Self) -> bool {
+        let kept = |state: &Self| (state.generation, state.persist, state.held);
+        kept(self) == kept(other) && self.registrants == other.registrants
     }
 
     /// Whether the state survives power loss.
@@ -146,21 +186,21 @@ impl Reservations {
         if self.persist { self } else { Self::default() }
     }
 
-    fn key_of(&self, host: HostId) -> Option<u64> {
-        self.find(host).ok().map(|at| self.registrants[at].1)
+    pub(crate) fn key_of(&self, host: HostId) -> Option<u64> {
+        self.find(host).ok().map(|at| self.registrants[at].key)
     }
 
-    fn find(&self, host: HostId) -> Result<usize, usize> {
-        self.registrants.binary_search_by_key(&host, |&(host, _)| host)
+    pub(crate) fn find(&self, host: HostId) -> Result<usize, usize> {
+        self.registrants.binary_search_by_key(&host, |registration| registration.host)
     }
 
     /// Where the host is registered, if it is, and under this key.
-    fn check_key(&self, host: HostId, key: u64) -> Result<usize, VolumeError> {
+    pub(crate) fn check_key(&self, host: HostId, key: u64) -> Result<usize, VolumeError> {
         let at = self.find(host).map_err(|_| VolumeError::ReservationConflict)?;
-        if self.registrants[at].1 == key { Ok(at) } else { Err(VolumeError::ReservationConflict) }
+        if self.registrants[at].key == key { Ok(at) } else { Err(VolumeError::ReservationConflict) }
     }
 
-    fn is_holder(&self, host: HostId) -> bool {
+    pub(crate) fn is_holder(&self, host: HostId) -> bool {
         self.held.is_some_and(|held| match held.holder {
             Some(holder) => holder == host,
             None => self.key_of(host).is_some(),
@@ -171,11 +211,11 @@ impl Reservations {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    fn insert(&mut self, at: usize, host: HostId, key: u64) -> Result<(), VolumeError> {
+    pub(crate) fn insert(&mut self, at: usize, registration: Registration) -> Result<(), VolumeError> {
         if self.registrants.len() == REGISTRANTS_MAX {
             return Err(VolumeError::TooManyRegistrants);
         }
-        self.registrants.insert(at, (host, key));
+        self.registrants.insert(at, registration);
         Ok(())
     }
 
@@ -184,9 +224,9 @@ impl Reservations {
             return Err(VolumeError::Invalid);
         }
         match self.find(host) {
-            Ok(at) if self.registrants[at].1 != key => return Err(VolumeError::ReservationConflict),
+            Ok(at) if self.registrants[at].key != key => return Err(VolumeError::ReservationConflict),
             Ok(_) => {}
-            Err(at) => self.insert(at, host, key)?,
+            Err(at) => self.insert(at, Registration { host, key, nexus: None })?,
         }
         Ok(self.registered(persist))
     }
@@ -203,15 +243,17 @@ impl Reservations {
             return Err(VolumeError::Invalid);
         }
         match self.find(host) {
-            Ok(at) if ignore_key || self.registrants[at].1 == key => self.registrants[at].1 = new_key,
-            Err(at) if ignore_key => self.insert(at, host, new_key)?,
+            Ok(at) if ignore_key || self.registrants[at].key == key => self.registrants[at].key = new_key,
+            Err(at) if ignore_key => {
+                self.insert(at, Registration { host, key: new_key, nexus: None })?;
+            }
             _ => return Err(VolumeError::ReservationConflict),
         }
         Ok(self.registered(persist))
     }
 
     /// The common end of the register actions.
-    fn registered(&mut self, persist: Option<bool>) -> Effect {
+    pub(crate) fn registered(&mut self, persist: Option<bool>) -> Effect {
         self.count();
         self.persist = persist.unwrap_or(self.persist);
         Effect { changed: true, ..Effect::default() }
@@ -225,11 +267,16 @@ impl Reservations {
         persist: Option<bool>,
     ) -> Result<Effect, VolumeError> {
         let at = match self.find(host) {
-            Ok(at) if ignore_key || self.registrants[at].1 == key => at,
+            Ok(at) if ignore_key || self.registrants[at].key == key => at,
             _ => return Err(VolumeError::ReservationConflict),
         };
+        Ok(self.removed(at, persist))
+    }
+
+    /// The common end of the unregister actions: `at` is who goes.
+    pub(crate) fn removed(&mut self, at: usize, persist: Option<bool>) -> Effect {
         let mut effect = self.registered(persist);
-        self.registrants.remove(at);
+        let host = self.registrants.remove(at).host;
         if let Some(held) = self.held {
             let ends = match held.holder {
                 Some(holder) => holder == host,
@@ -240,7 +287,7 @@ impl Reservations {
                 effect.notices = self.released_notices(host, held.kind);
             }
         }
-        Ok(effect)
+        effect
     }
 
     fn acquire(&mut self, host: HostId, key: u64, kind: ReservationType) -> Result<Effect, VolumeError> {
@@ -277,11 +324,11 @@ impl Reservations {
         if victim == 0 && !takes_over {
             return Err(VolumeError::Invalid);
         }
-        let is_victim = |&(other, registered): &(HostId, u64)| {
-            (victim == 0 || registered == victim) && !(takes_over && other == host)
+        let is_victim = |other: &Registration| {
+            (victim == 0 || other.key == victim) && !(takes_over && other.host == host)
         };
         let victims: Vec<HostId> =
-            self.registrants.iter().filter(|r| is_victim(r)).map(|&(host, _)| host).collect();
+            self.registrants.iter().filter(|other| is_victim(other)).map(|victim| victim.host).collect();
         if victims.is_empty() && !takes_over {
             return Err(VolumeError::ReservationConflict);
         }
@@ -342,6 +389,10 @@ impl Reservations {
         by: HostId,
         kind: NoticeKind,
     ) -> impl Iterator<Item = (HostId, NoticeKind)> + '_ {
-        self.registrants.iter().filter(move |&&(host, _)| host != by).map(move |&(host, _)| (host, kind))
+        self.registrants
+            .iter()
+            .map(|other| other.host)
+            .filter(move |&host| host != by)
+            .map(move |host| (host, kind))
     }
 }

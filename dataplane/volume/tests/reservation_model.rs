@@ -3,9 +3,13 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ashlar_env::VolumeError;
-use ashlar_env::reservation::{HostId, NoticeKind, ReservationAction as Action, ReservationType as Type};
+use ashlar_env::reservation::{
+    HostId, Nexus, NexusAction, NoticeKind, ReservationAction as Action, ReservationType as Type,
+};
+use ashlar_env::volume::Issuer;
 use ashlar_volume::Reservations;
 use ashlar_volume::reservation::Access;
 use common::host;
@@ -19,6 +23,8 @@ struct Model {
     holds: BTreeMap<HostId, bool>,
     generation: u32,
     persist: bool,
+    /// Who has the unit as a whole, and by which session.
+    unit: Option<(HostId, u64)>,
 }
 
 fn is_all(kind: Type) -> bool {
@@ -58,6 +64,9 @@ impl Model {
     fn apply(&mut self, who: HostId, action: Action) -> Result<Told, VolumeError> {
         let own = self.keys.get(&who).copied();
         let conflict = Err(VolumeError::ReservationConflict);
+        if self.unit.is_some() && !matches!(action, Action::SetPersist(_) | Action::Report) {
+            return conflict;
+        }
         let keyed = match action {
             Action::Acquire { key, .. }
             | Action::Preempt { key, .. }
@@ -121,6 +130,65 @@ impl Model {
         }
     }
 
+    /// SCSI's own actions, as tables of who is what.
+    fn apply_nexus(&mut self, issuer: Issuer, action: &NexusAction) -> Result<Told, VolumeError> {
+        let who = issuer.host;
+        let own = self.keys.get(&who).copied();
+        let conflict = Err(VolumeError::ReservationConflict);
+        let registers = matches!(action, NexusAction::Register { .. } | NexusAction::Move { .. });
+        if registers && self.unit.is_some() {
+            return conflict;
+        }
+        match *action {
+            NexusAction::Register { key, new_key, ignore_key, persist, .. } => {
+                match (own, ignore_key || own.unwrap_or(0) == key, new_key) {
+                    (_, false, _) => conflict,
+                    (None, true, 0) => Ok(Vec::new()),
+                    (Some(own), true, 0) => {
+                        let (ignore_key, persist) = (false, Some(persist));
+                        self.apply(who, Action::Unregister { key: own, ignore_key, persist })
+                    }
+                    (_, true, new_key) => Ok(self.enrol(who, new_key, Some(persist))),
+                }
+            }
+            NexusAction::Move { ref to, key, new_key, unregister, persist } => {
+                let to = to.host();
+                if own != Some(key) || !self.holder(who) || self.kind.is_some_and(is_all) {
+                    return conflict;
+                }
+                if to == who || new_key == 0 {
+                    return Err(VolumeError::Invalid);
+                }
+                self.enrol(to, new_key, Some(persist));
+                self.grant(to, self.kind.unwrap());
+                if unregister {
+                    self.keys.remove(&who);
+                    self.settle();
+                }
+                Ok(Vec::new())
+            }
+            NexusAction::ResetUnit => {
+                self.unit = None;
+                Ok(Vec::new())
+            }
+            NexusAction::ReserveUnit | NexusAction::ReleaseUnit if !self.keys.is_empty() => {
+                let shares = self.kind.is_some_and(|kind| kind as u8 > 2) && own.is_some();
+                if shares || self.holder(who) { Ok(Vec::new()) } else { conflict }
+            }
+            NexusAction::ReserveUnit => match self.unit {
+                Some((other, _)) if other != who => conflict,
+                _ => {
+                    self.unit = Some((who, issuer.session));
+                    Ok(Vec::new())
+                }
+            },
+            NexusAction::ReleaseUnit => {
+                self.unit = self.unit.filter(|&unit| unit != (who, issuer.session));
+                Ok(Vec::new())
+            }
+        }
+    }
+
     fn enrol(&mut self, who: HostId, key: u64, persist: Option<bool>) -> Told {
         self.keys.insert(who, key);
         self.settle();
@@ -165,8 +233,12 @@ impl Model {
     }
 
     fn allows(&self, who: HostId, access: Access) -> bool {
+        if let Some((unit, _)) = self.unit {
+            return unit == who;
+        }
         match self.kind {
             None => true,
+            Some(_) if access == Access::Attend => true,
             Some(kind) => {
                 let exclusive_reads = (kind as u8).is_multiple_of(2);
                 let inside = if kind as u8 <= 2 { self.holder(who) } else { self.keys.contains_key(&who) };
@@ -195,18 +267,96 @@ fn actions() -> impl Strategy<Value = Action> {
     ]
 }
 
+fn nexus(n: u8) -> Arc<Nexus> {
+    Arc::new(Nexus::new(&format!("iqn.2026-01.test:{n}"), [n; 6], 1).unwrap())
+}
+
+/// Hosts 1 to 3 come by NVMe, 4 to 6 by SCSI.
+fn who(n: u8) -> HostId {
+    if n < 4 { host(n) } else { nexus(n).host() }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Common(u8, Action),
+    Scsi(u8, u64, NexusAction),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let key = || prop_oneof![3 => 1..4_u64, 2 => Just(0_u64)];
+    let register = (4..7_u8, key(), key(), any::<bool>(), any::<bool>()).prop_map(
+        |(by, key, new_key, ignore_key, persist)| {
+            let nexus = nexus(by);
+            Step::Scsi(by, 1, NexusAction::Register { nexus, key, new_key, ignore_key, persist })
+        },
+    );
+    let moves = (4..7_u8, 4..7_u8, key(), key(), any::<bool>(), any::<bool>()).prop_map(
+        |(by, to, key, new_key, unregister, persist)| {
+            let to = nexus(to);
+            Step::Scsi(by, 1, NexusAction::Move { to, key, new_key, unregister, persist })
+        },
+    );
+    let unit = prop_oneof![
+        2 => Just(NexusAction::ReserveUnit),
+        2 => Just(NexusAction::ReleaseUnit),
+        1 => Just(NexusAction::ResetUnit),
+    ];
+    prop_oneof![
+        6 => (1..7_u8, actions()).prop_map(|(by, action)| Step::Common(by, action)),
+        4 => register,
+        1 => moves,
+        1 => (4..7_u8, 1..3_u64, unit).prop_map(|(by, session, action)| Step::Scsi(by, session, action)),
+    ]
+}
+
+/// What must hold of both after every step.
+fn compare(state: &Reservations, model: &Model) -> Result<(), TestCaseError> {
+    let report = state.report();
+    prop_assert_eq!(
+        (report.generation, report.kind, report.persist, report.unit),
+        (model.generation, model.kind, model.persist, model.unit.map(|(unit, _)| unit))
+    );
+    let expected: Vec<_> = model.keys.iter().map(|(&host, &key)| (host, key, model.holder(host))).collect();
+    let there: Vec<_> = report.registrants.iter().map(|r| (r.host, r.key, r.holder)).collect();
+    prop_assert_eq!(there, expected);
+    prop_assert!(
+        report.registrants.iter().all(|r| r.nexus.as_ref().is_none_or(|nexus| nexus.host() == r.host))
+    );
+    for who in (1..7).map(who) {
+        for access in [Access::Read, Access::Write, Access::Attend] {
+            prop_assert_eq!(state.allows(who, access), model.allows(who, access));
+        }
+        prop_assert!(state.allows(who, Access::Read) || !state.allows(who, Access::Write));
+        prop_assert!(state.allows(who, Access::Attend) || !state.allows(who, Access::Read));
+    }
+    let text = serde_json::to_string(state).unwrap();
+    let mut read_back = serde_json::from_str::<Reservations>(&text).unwrap();
+    if let Some((host, session)) = model.unit {
+        // That one is not kept.
+        prop_assert!(read_back.report().unit.is_none());
+        read_back.apply_nexus(Issuer { host, session }, &NexusAction::ReserveUnit).unwrap();
+    }
+    prop_assert_eq!(&read_back, state);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_agree(steps in proptest::collection::vec((1..6_u8, actions()), 1..60)) {
+    fn both_agree(steps in proptest::collection::vec(steps(), 1..60)) {
         let mut state = Reservations::default();
         let mut model = Model::default();
-        for (by, action) in steps {
+        for step in steps {
             let (before, model_before) = (state.clone(), model.clone());
-            let done = state.apply(host(by), action);
-            let expected = model.apply(host(by), action);
-            prop_assert_eq!(done.as_ref().map(|effect| &effect.notices), expected.as_ref(), "{:?}", action);
+            let (done, expected) = match &step {
+                Step::Common(by, action) => (state.apply(who(*by), *action), model.apply(who(*by), *action)),
+                Step::Scsi(by, session, action) => {
+                    let issuer = Issuer { host: who(*by), session: *session };
+                    (state.apply_nexus(issuer, action), model.apply_nexus(issuer, action))
+                }
+            };
+            prop_assert_eq!(done.as_ref().map(|effect| &effect.notices), expected.as_ref(), "{:?}", step);
             match done {
                 Ok(effect) => {
                     prop_assert!(effect.changed || state == before);
@@ -217,19 +367,7 @@ proptest! {
                     model = model_before;
                 }
             }
-            let report = state.report();
-            prop_assert_eq!((report.generation, report.kind, report.persist), (model.generation, model.kind, model.persist));
-            let expected: Vec<_> = model.keys.iter().map(|(&host, &key)| (host, key, model.holder(host))).collect();
-            let there: Vec<_> = report.registrants.iter().map(|r| (r.host, r.key, r.holder)).collect();
-            prop_assert_eq!(there, expected);
-            for who in (1..6).map(host) {
-                for access in [Access::Read, Access::Write] {
-                    prop_assert_eq!(state.allows(who, access), model.allows(who, access));
-                }
-                prop_assert!(state.allows(who, Access::Read) || !state.allows(who, Access::Write));
-            }
-            let text = serde_json::to_string(&state).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Reservations>(&text).unwrap(), state.clone());
+            compare(&state, &model)?;
         }
     }
 }

@@ -3,7 +3,12 @@
 mod common;
 
 use ashlar_env::VolumeError::{Invalid, ReservationConflict, TooManyRegistrants};
-use ashlar_env::reservation::{HostId, NoticeKind, ReservationAction as Action, ReservationType as Type};
+use std::sync::Arc;
+
+use ashlar_env::reservation::{
+    HostId, Nexus, NexusAction, NoticeKind, ReservationAction as Action, ReservationType as Type,
+};
+use ashlar_env::volume::Issuer;
 use ashlar_volume::Reservations;
 use ashlar_volume::reservation::{Access, Effect, REGISTRANTS_MAX};
 use common::host;
@@ -294,4 +299,148 @@ fn as_many_as_fit_and_no_more() {
     assert_eq!(serde_json::from_slice::<Reservations>(&text).unwrap(), state);
     let everyone = Action::Preempt { key: 5, victim: 0, kind: Type::WriteExclusive, abort: true };
     assert_eq!(state.apply(id(0), everyone).unwrap().to_abort.len(), REGISTRANTS_MAX - 1);
+}
+
+fn nexus(n: u8) -> Arc<Nexus> {
+    Arc::new(Nexus::new(&format!("iqn.2026-01.test:{n}"), [n; 6], 1).unwrap())
+}
+
+fn issuer(n: u8) -> Issuer {
+    Issuer { host: nexus(n).host(), session: u64::from(n) }
+}
+
+fn scsi_register(n: u8, key: u64, new_key: u64) -> NexusAction {
+    NexusAction::Register { nexus: nexus(n), key, new_key, ignore_key: false, persist: false }
+}
+
+fn scsi_ignore(n: u8, new_key: u64) -> NexusAction {
+    NexusAction::Register { nexus: nexus(n), key: 99, new_key, ignore_key: true, persist: false }
+}
+
+#[test]
+fn a_scsi_register_follows_its_table() {
+    // Registered under which key, the action, the generations it counts, registered afterwards; or a conflict.
+    let table = [
+        (0, scsi_register(1, 0, 0), Some((0, 0))),
+        (0, scsi_register(1, 0, 5), Some((1, 5))),
+        (0, scsi_register(1, 7, 5), None),
+        (0, scsi_register(1, 7, 0), None),
+        (5, scsi_register(1, 5, 6), Some((1, 6))),
+        (5, scsi_register(1, 5, 0), Some((1, 0))),
+        (5, scsi_register(1, 0, 6), None),
+        (5, scsi_register(1, 7, 0), None),
+        (0, scsi_ignore(1, 0), Some((0, 0))),
+        (0, scsi_ignore(1, 5), Some((1, 5))),
+        (5, scsi_ignore(1, 6), Some((1, 6))),
+        (5, scsi_ignore(1, 0), Some((1, 0))),
+    ];
+    for (before, action, expected) in table {
+        let mut state = Reservations::default();
+        if before != 0 {
+            state.apply_nexus(issuer(1), &scsi_register(1, 0, before)).unwrap();
+        }
+        let generation = state.report().generation;
+        let done = state.apply_nexus(issuer(1), &action);
+        let report = state.report();
+        let key = report.registrants.first().map_or(0, |one| one.key);
+        match expected {
+            Some((counts, after)) => {
+                assert!(done.is_ok(), "{action:?}");
+                assert_eq!((report.generation - generation, key), (counts, after), "{action:?}");
+            }
+            None => {
+                assert_eq!(done, Err(ReservationConflict), "{action:?}");
+                assert_eq!((report.generation, key), (generation, before), "{action:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_registers_for_another() {
+    let mut state = Reservations::default();
+    assert_eq!(state.apply_nexus(issuer(1), &scsi_register(2, 0, 5)), Err(Invalid));
+    assert_eq!(state, Reservations::default());
+}
+
+#[test]
+fn scsi_and_nvme_exclude_each_other() {
+    let mut state = Reservations::default();
+    state.apply_nexus(issuer(1), &scsi_register(1, 0, 5)).unwrap();
+    state.apply(host(2), register(6)).unwrap();
+    state.apply(issuer(1).host, Action::Acquire { key: 5, kind: Type::WriteExclusive }).unwrap();
+    assert!(!state.allows(host(2), Access::Write));
+    assert!(state.allows(host(2), Access::Attend));
+    let effect = state.apply(host(2), preempt(6, 5, Type::ExclusiveAccess)).unwrap();
+    assert_eq!(effect.notices, [(issuer(1).host, NoticeKind::RegistrationPreempted)]);
+    assert!(!state.allows(issuer(1).host, Access::Read));
+}
+
+#[test]
+fn a_move_takes_the_reservation_along() {
+    let mut state = Reservations::default();
+    state.apply_nexus(issuer(1), &scsi_register(1, 0, 5)).unwrap();
+    let moves =
+        |unregister| NexusAction::Move { to: nexus(2), key: 5, new_key: 8, unregister, persist: true };
+    assert_eq!(state.apply_nexus(issuer(1), &moves(false)), Err(ReservationConflict), "it holds nothing");
+    state
+        .apply(issuer(1).host, Action::Acquire { key: 5, kind: Type::WriteExclusiveRegistrantsOnly })
+        .unwrap();
+    let generation = state.report().generation;
+    let effect = state.apply_nexus(issuer(1), &moves(true)).unwrap();
+    assert_eq!(effect.notices, []);
+    let report = state.report();
+    assert_eq!((report.generation, report.persist), (generation + 1, true));
+    assert_eq!(holders(&state), [issuer(2).host]);
+    assert_eq!((report.registrants.len(), report.registrants[0].key), (1, 8));
+    assert_eq!(report.registrants[0].nexus, Some(nexus(2)));
+}
+
+#[test]
+fn the_unit_is_reserved_by_one_session_of_one_host() {
+    let mut state = Reservations::default();
+    let (reserve, release) = (NexusAction::ReserveUnit, NexusAction::ReleaseUnit);
+    for _ in 0..2 {
+        state.apply_nexus(issuer(1), &reserve).unwrap();
+    }
+    assert_eq!(state.apply_nexus(issuer(2), &reserve), Err(ReservationConflict));
+    assert!(!state.apply_nexus(issuer(2), &release).unwrap().changed);
+    for other in [issuer(2).host, host(3)] {
+        for access in [Access::Read, Access::Write, Access::Attend] {
+            assert!(!state.allows(other, access));
+            assert!(state.allows(issuer(1).host, access));
+        }
+    }
+    // Nobody registers meanwhile, not even the holder, by either protocol.
+    assert_eq!(state.apply_nexus(issuer(1), &scsi_register(1, 0, 5)), Err(ReservationConflict));
+    refuse(&mut state, 3, register(5), ReservationConflict);
+    // Another session of the same host comes, reserves, and only its end counts.
+    let newer = Issuer { session: 77, ..issuer(1) };
+    state.apply_nexus(newer, &reserve).unwrap();
+    assert!(!state.apply_nexus(issuer(1), &release).unwrap().changed);
+    assert!(state.apply_nexus(newer, &release).unwrap().changed);
+    assert_eq!(state, Reservations::default());
+    state.apply_nexus(issuer(1), &reserve).unwrap();
+    assert!(state.apply_nexus(issuer(2), &NexusAction::ResetUnit).unwrap().changed);
+    assert_eq!(state, Reservations::default());
+}
+
+#[test]
+fn beside_registrants_a_reserve_is_tolerated_or_a_conflict() {
+    for (kind, holder, registrant) in [
+        (None, false, false),
+        (Some(Type::WriteExclusive), true, false),
+        (Some(Type::ExclusiveAccessRegistrantsOnly), true, true),
+        (Some(Type::WriteExclusiveAllRegistrants), true, true),
+    ] {
+        let mut state = three(kind);
+        for (by, tolerated) in [(1, holder), (2, registrant), (9, false)] {
+            let issuer = Issuer { host: host(by), session: 1 };
+            let expected = if tolerated { Ok(Effect::default()) } else { Err(ReservationConflict) };
+            for action in [NexusAction::ReserveUnit, NexusAction::ReleaseUnit] {
+                assert_eq!(state.apply_nexus(issuer, &action), expected, "{kind:?} {by}");
+            }
+        }
+        assert_eq!(state.report().unit, None);
+    }
 }

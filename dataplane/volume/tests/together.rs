@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ashlar_env::disk::Durability;
-use ashlar_env::reservation::{NoticeKind, ReservationAction as Action, ReservationType as Type};
+use ashlar_env::reservation::{
+    Access, NexusAction, NoticeKind, ReservationAction as Action, ReservationType as Type,
+};
 use ashlar_env::spawn::yield_now;
 use ashlar_env::units::{BlockSize, Lba, VolumeId};
 use ashlar_env::volume::{Operation, Outcome};
@@ -236,6 +238,29 @@ fn a_reservation_is_acknowledged_once_it_is_kept_and_comes_back() {
     store.fail.set(false);
     env.run(volume.execute(issuer(1), Operation::Reserve(Action::SetPersist(false)))).unwrap();
     assert!(!store.kept.borrow().last().unwrap().persists());
+}
+
+#[test]
+fn a_reserved_unit_excludes_everyone_else_and_is_never_stored() {
+    let env = TestEnv::new(4);
+    let store = Store::default();
+    let (volume, _) =
+        serve_with(&env, disk_info(64 << 10, 512), BlockSize::B512, Reservations::default(), store.clone());
+    let run = |by, operation| env.run(volume.execute(issuer(by), operation)).map(drop);
+    let unit = |action| Operation::ReserveNexus(Box::new(action));
+    run(1, Operation::Reserve(Action::SetPersist(true))).unwrap();
+    let stored = store.kept.borrow().len();
+    run(1, unit(NexusAction::ReserveUnit)).unwrap();
+    for (by, expected) in [(1, Ok(())), (2, Err(VolumeError::ReservationConflict))] {
+        assert_eq!(run(by, write(&env, 0, &[1; 512], 512)), expected);
+        assert_eq!(run(by, Operation::Flush), expected);
+        for access in [Access::Read, Access::Write, Access::Attend] {
+            assert_eq!(run(by, Operation::Permit(access)), expected);
+        }
+    }
+    run(2, unit(NexusAction::ResetUnit)).unwrap();
+    run(2, Operation::Permit(Access::Write)).unwrap();
+    assert_eq!(store.kept.borrow().len(), stored);
 }
 
 #[test]

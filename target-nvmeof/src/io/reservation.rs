@@ -179,12 +179,13 @@ mod tests {
         command.cdw10 = U32::MAX_VALUE;
         assert_eq!(transfer(&command, 1 << 20), Err(Status::INVALID_FIELD));
 
-        let registrant = Registrant { host: HostId([9; 16]), key: 0xA1, holder: true };
+        let registrant = Registrant { host: HostId([9; 16]), key: 0xA1, holder: true, nexus: None };
         let report = ReservationReport {
             generation: 5,
             kind: Some(ReservationType::ExclusiveAccess),
             persist: true,
             registrants: vec![registrant; 3],
+            unit: None,
         };
         let mut out = [0xEE; 70];
         write_report(&report, &mut out);
