@@ -7,5 +7,8 @@
 //! **Architecture invariant:** nothing here makes a system call; sockets, time and randomness come from
 //! `ashlar-env`. Session and device server do no I/O at all.
 
+pub mod limits;
+pub mod login;
 pub mod scsi;
 pub mod view;
+pub mod wire;

@@ -15,6 +15,22 @@ pub struct Targets {
     pub portals: Vec<Portal>,
 }
 
+impl Targets {
+    /// The portal that an initiator reached which connected to `local`.
+    #[must_use]
+    pub fn portal_at(&self, local: SocketAddr) -> Option<&Portal> {
+        let local = canonical(local);
+        self.portals.iter().find(|portal| covers(portal.listen, local))
+    }
+
+    /// The target of this name, however it is written, with the name in lower case.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<(&str, &Target)> {
+        let found = self.targets.get_key_value(&name.to_lowercase());
+        found.map(|(name, target)| (name.as_str(), target))
+    }
+}
+
 /// One network portal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Portal {
@@ -45,6 +61,27 @@ pub struct Target {
     pub port_groups: BTreeMap<u16, AluaState>,
 }
 
+impl Target {
+    /// Whether an initiator that connected to `local` may log in to this target there.
+    #[must_use]
+    pub fn is_reached_at(&self, local: SocketAddr) -> bool {
+        let local = canonical(local);
+        self.listen.is_empty() || self.listen.iter().any(|address| covers(*address, local))
+    }
+}
+
+/// An IPv4 address in IPv6's clothes as what it is.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether `address` is `listen` or, where that is unspecified, one of its family on its port; `::` takes both.
+fn covers(listen: SocketAddr, address: SocketAddr) -> bool {
+    let family = listen.is_ipv6() || address.is_ipv4();
+    listen.port() == address.port()
+        && (canonical(listen).ip() == canonical(address).ip() || listen.ip().is_unspecified() && family)
+}
+
 /// One logical unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -63,6 +100,17 @@ pub enum Access {
     AnyHost,
     /// these, by initiator name in lower case
     Hosts(BTreeMap<String, Host>),
+}
+
+impl Access {
+    /// What is asked of the initiator of this name, in lower case; `None` where it may not log in.
+    #[must_use]
+    pub fn of(&self, initiator: &str) -> Option<Host> {
+        match self {
+            Self::AnyHost => Some(Host::default()),
+            Self::Hosts(hosts) => hosts.get(initiator).cloned(),
+        }
+    }
 }
 
 /// What is asked of an initiator that may log in.
