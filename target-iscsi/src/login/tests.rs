@@ -252,14 +252,14 @@ fn i03_a_text_without_its_final_nul() {
 }
 
 /// A CHAP_R for an identifier and a challenge.
-type Respond = dyn Fn(u8, &[u8]) -> String;
+type Respond<'a> = dyn Fn(u8, &[u8]) -> String + 'a;
 
 #[test]
 fn i04_wrong_responses() {
     for algorithm in ALGORITHMS {
         let right = |id, challenge: &[u8]| algorithm.respond(id, SECRET, challenge);
         let longer = |id, challenge: &[u8]| text::to_hex(&[&right(id, challenge)[..], &[0; 2]].concat());
-        let cases: [&Respond; 9] = [
+        let cases: [&Respond<'_>; 9] = [
             &longer,
             &|_, _| to_base64(&[0; 48]),
             &|_, _| "0xABC".into(),
