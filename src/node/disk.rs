@@ -5,7 +5,7 @@ use std::future::Future;
 use ashlar_engine::lane::VolumeDisk;
 use ashlar_engine::store::pool::Pool;
 use ashlar_env::buf::{Buf, BufMut};
-use ashlar_env::disk::{Disk, DiskError, DiskInfo, Durability};
+use ashlar_env::disk::{Disk, DiskError, DiskExtent, DiskInfo, Durability};
 use ashlar_env::units::ByteRange;
 use ashlar_runtime::{Device, ReactorEnv};
 
@@ -69,6 +69,13 @@ impl Disk for NodeDisk {
         durability: Durability,
     ) -> impl Future<Output = Result<(), DiskError>> + 'static {
         pass!(self, disk => disk.write_zeroes(range, free, durability))
+    }
+
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Box<[DiskExtent]>, DiskError>> + 'static {
+        pass!(self, disk => disk.allocation(range))
     }
 
     fn resize(&self, size_bytes: u64) -> impl Future<Output = Result<(), DiskError>> + 'static {

@@ -1,6 +1,6 @@
 //! Block devices.
 
-use std::future::Future;
+use std::future::{Future, ready};
 
 use crate::buf::{Buf, BufMut};
 use crate::units::ByteRange;
@@ -62,6 +62,15 @@ pub enum DiskError {
     Unsupported,
 }
 
+/// A run of bytes that have space below, or have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskExtent {
+    /// Which bytes; never empty.
+    pub range: ByteRange,
+    /// Whether space is taken for them. True where it cannot be known; where it is false they read as zeros.
+    pub allocated: bool,
+}
+
 /// A block device, owned by one reactor.
 ///
 /// The operation owns the buffer until it completes: a future dropped early does not stop a write. Operations
@@ -98,6 +107,16 @@ pub trait Disk: 'static {
         free: bool,
         durability: Durability,
     ) -> impl Future<Output = Result<(), DiskError>> + 'static;
+
+    /// What of `range` has space below: extents one after the other from its start, at least one, at most
+    /// [`crate::volume::EXTENTS_MAX`]. They may end before the range does, where more would take too long. A device
+    /// that cannot know says that all of it has.
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Box<[DiskExtent]>, DiskError>> + 'static {
+        ready(Ok(Box::from([DiskExtent { range, allocated: true }])))
+    }
 
     /// Changes the size where the device can (files and memory; for a block device: takes note of its new
     /// size).

@@ -109,12 +109,29 @@ pub enum Operation {
         /// durable before completion or by the next flush
         durability: Durability,
     },
+    /// Tell which blocks have space below; answered by [`Outcome::Extents`].
+    Allocation {
+        /// which blocks, as many as one likes
+        range: BlockRange,
+    },
     /// Change or report the reservation state; answered by [`Outcome::Reservation`].
     Reserve(ReservationAction),
     /// Change the reservation state as SCSI has it; answered by [`Outcome::Reservation`].
     ReserveNexus(Box<NexusAction>),
     /// Do nothing, but fail where reservations forbid the issuer a command of this kind.
     Permit(Access),
+}
+
+/// The most extents that one [`Operation::Allocation`] is answered with.
+pub const EXTENTS_MAX: usize = 256;
+
+/// A run of blocks that have space below, or have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Which blocks; never empty.
+    pub range: BlockRange,
+    /// Whether space is taken for them. True where it cannot be known; where it is false they read as zeros.
+    pub allocated: bool,
 }
 
 /// How an operation ended well.
@@ -124,6 +141,9 @@ pub enum Outcome {
     Done,
     /// the data read
     Data(Buf),
+    /// what has space below: extents one after the other from the first block asked for, at least one and at most
+    /// [`EXTENTS_MAX`]. They may end before the range does, where more would take too long.
+    Extents(Box<[Extent]>),
     /// the reservation state afterwards, and who must be told
     Reservation {
         /// the state, where a report was asked for

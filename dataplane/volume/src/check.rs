@@ -18,7 +18,7 @@ pub const COPY_BLOCKS_MAX: u64 = 1 << 17;
 pub fn access(operation: &Operation) -> Option<Access> {
     use Operation as O;
     match operation {
-        O::Read { .. } | O::Compare { .. } | O::Verify { .. } => Some(Access::Read),
+        O::Read { .. } | O::Compare { .. } | O::Verify { .. } | O::Allocation { .. } => Some(Access::Read),
         // Whoever may write may read, so that one question is enough for those that do both.
         O::Write { .. }
         | O::Flush
@@ -49,7 +49,7 @@ pub fn check(info: &VolumeInfo, operation: &Operation) -> Result<(), VolumeError
             transfer(info, *range, &[expected.len(), data.len()])?;
             writable(info)
         }
-        O::Verify { range } => within(info, *range),
+        O::Verify { range } | O::Allocation { range } => within(info, *range),
         O::WriteZeroes { range, .. } => {
             within(info, *range)?;
             writable(info)

@@ -5,7 +5,7 @@ use std::future::{Future, ready};
 
 use ashlar_env::buf::Buf;
 use ashlar_env::units::{BlockSize, VolumeId};
-use ashlar_env::volume::{Issuer, Operation, Outcome, VolumeInfo};
+use ashlar_env::volume::{Extent, Issuer, Operation, Outcome, VolumeInfo};
 use ashlar_env::{Volume, VolumeError};
 
 use crate::check::check;
@@ -47,6 +47,9 @@ impl Null {
                     Some(at) => Err(VolumeError::Miscompare { at_bytes: at as u64 }),
                     None => Ok(Outcome::Done),
                 }
+            }
+            Operation::Allocation { range } => {
+                Ok(Outcome::Extents(Box::from([Extent { range: *range, allocated: true }])))
             }
             Operation::Reserve(_) | Operation::ReserveNexus(_) => Err(VolumeError::Unsupported),
             _ => Ok(Outcome::Done),

@@ -17,6 +17,7 @@
 //! An operation whose future is dropped after it was first polled goes on in the background (module `carry`),
 //! reads excepted, which nobody misses.
 
+mod allocation;
 mod long;
 mod windows;
 
@@ -336,6 +337,7 @@ impl<E: Env, D: Disk, S: ReservationStore> Inner<E, D, S> {
             }
             O::Verify { range } => self.verify(issuer, range).await?,
             O::Copy { sources, to, durability } => self.copy(issuer, &sources, to, durability).await?,
+            O::Allocation { range } => return self.allocation(range).await,
             O::Reserve(action) => return self.desk.act(issuer.host, action, &self.locks).await,
             O::ReserveNexus(action) => return self.desk.act_nexus(issuer, &action, &self.locks).await,
             O::Permit(_) => {}

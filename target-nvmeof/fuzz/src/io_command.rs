@@ -98,7 +98,9 @@ fn check(operation: &Operation, volume: &VolumeInfo, transfer: Transfer) {
             assert!(total << volume.block_size.shift() <= u64::from(COPY_BYTES_MAX));
         }
         Operation::Flush | Operation::Reserve(_) => {}
-        Operation::ReserveNexus(_) | Operation::Permit(_) => panic!("no NVMe command asks for this"),
+        Operation::ReserveNexus(_) | Operation::Permit(_) | Operation::Allocation { .. } => {
+            panic!("no NVMe command asks for this")
+        }
         Operation::CompareAndWrite { .. } => panic!("only a pair makes this: {operation:?}"),
     }
 }

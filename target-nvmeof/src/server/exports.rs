@@ -45,7 +45,10 @@ impl<V> Export<V> {
             Operation::Copy { .. } => counts.writes += 1,
             Operation::Flush => counts.flushes += 1,
             Operation::WriteZeroes { .. } | Operation::Unmap { .. } => counts.deallocates += 1,
-            Operation::Reserve(_) | Operation::ReserveNexus(_) | Operation::Permit(_) => {}
+            Operation::Allocation { .. }
+            | Operation::Reserve(_)
+            | Operation::ReserveNexus(_)
+            | Operation::Permit(_) => {}
         }
         self.counts.set(counts);
     }

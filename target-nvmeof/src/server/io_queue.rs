@@ -283,7 +283,8 @@ impl<V: Volume> IoQueue<V> {
 
     fn finish<F>(&mut self, slot: Slot, ended: Ended, link: &mut Link<'_, '_, '_, F>) {
         match ended {
-            Ok(Outcome::Done) => self.end(slot, Status::SUCCESS, link),
+            // No NVMe command asks for extents.
+            Ok(Outcome::Done | Outcome::Extents(_)) => self.end(slot, Status::SUCCESS, link),
             Ok(Outcome::Data(data)) => {
                 self.counts.reads += 1;
                 self.counts.read_bytes += data.len() as u64;

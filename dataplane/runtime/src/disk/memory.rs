@@ -5,8 +5,9 @@ use std::future::{Future, ready};
 use std::rc::Rc;
 
 use ashlar_env::buf::{Buf, BufMut};
-use ashlar_env::disk::{Disk, DiskError, DiskInfo, Durability};
+use ashlar_env::disk::{Disk, DiskError, DiskExtent, DiskInfo, Durability};
 use ashlar_env::units::ByteRange;
+use ashlar_env::volume::EXTENTS_MAX;
 
 use super::check_range;
 
@@ -17,6 +18,9 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// Chunks in one table: 256 MiB of them.
 const TABLE_CHUNKS: usize = 4096;
+
+/// How many chunks one question about allocation looks at: 4 GiB of them.
+const CHUNKS_LOOKED_AT: usize = 65536;
 
 const TABLE_BYTES: u64 = TABLE_CHUNKS as u64 * CHUNK_BYTES as u64;
 
@@ -155,6 +159,25 @@ impl MemoryDisk {
         Ok(())
     }
 
+    fn extents(&self, range: ByteRange) -> Result<Box<[DiskExtent]>, DiskError> {
+        self.check(range.start, range.len)?;
+        let chunks = self.inner.chunks.borrow();
+        let mut extents = Vec::<DiskExtent>::new();
+        for (chunk, offset, len) in parts(range.start, range.len).take(CHUNKS_LOOKED_AT) {
+            let (allocated, len) = (chunks.get(chunk).is_some(), len as u64);
+            if let Some(last) = extents.last_mut().filter(|last| last.allocated == allocated) {
+                last.range.len += len;
+                continue;
+            }
+            if extents.len() == EXTENTS_MAX {
+                break;
+            }
+            let start = chunk as u64 * CHUNK_BYTES as u64 + offset as u64;
+            extents.push(DiskExtent { range: ByteRange { start, len }, allocated });
+        }
+        Ok(extents.into())
+    }
+
     fn set_size(&self, size_bytes: u64) -> Result<(), DiskError> {
         if !size_bytes.is_multiple_of(u64::from(BLOCK_BYTES)) {
             return Err(DiskError::OutOfRange);
@@ -213,6 +236,13 @@ impl Disk for MemoryDisk {
         _: Durability,
     ) -> impl Future<Output = Result<(), DiskError>> + 'static {
         ready(self.zero(range))
+    }
+
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Box<[DiskExtent]>, DiskError>> + 'static {
+        ready(self.extents(range))
     }
 
     fn resize(&self, size_bytes: u64) -> impl Future<Output = Result<(), DiskError>> + 'static {
@@ -321,6 +351,21 @@ mod tests {
         assert!(got[512..].iter().all(|&byte| byte == 0));
         let kept = disk.inner.chunks.borrow().tables.iter().flatten().flatten().flatten().count();
         assert_eq!(kept, 1);
+    }
+
+    #[test]
+    fn what_was_written_has_space_and_the_rest_has_none() {
+        let disk = MemoryDisk::new(8 * CHUNK);
+        disk.store(2 * CHUNK, &[1; 512]).unwrap();
+        let extent = |start, len, allocated| DiskExtent { range: ByteRange { start, len }, allocated };
+        let all = disk.extents(ByteRange { start: 512, len: 8 * CHUNK - 512 }).unwrap();
+        let want = [
+            extent(512, 2 * CHUNK - 512, false),
+            extent(2 * CHUNK, CHUNK, true),
+            extent(3 * CHUNK, 5 * CHUNK, false),
+        ];
+        assert_eq!(&all[..], &want);
+        assert!(disk.extents(ByteRange { start: 8 * CHUNK, len: 512 }).is_err());
     }
 
     #[test]
