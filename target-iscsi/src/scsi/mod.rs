@@ -9,11 +9,41 @@
 //! 3. What ends the command is an [`Answer`]; the session cuts its data to what the initiator takes, and computes the
 //!    residual.
 
+mod alua;
+mod block;
+mod diagnostic;
+mod finish;
+mod inquiry;
+mod long;
+pub mod lun;
+mod mode;
+mod mode_select;
+pub mod nexus;
+mod opcodes;
+mod report;
+pub mod sense;
+pub mod shared;
+pub mod table;
+pub mod units;
+mod unmap;
+mod vpd;
+
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ashlar_env::Buf;
 use ashlar_env::volume::Operation;
+
+pub use finish::Finish;
+pub use nexus::{Nexus, NexusName};
+pub use shared::Shared;
+pub use units::Units;
+
+/// Takes a lock. A panic while it was held left nothing half done: every critical section is a few assignments.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Status codes (SAM-5, section 5.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,8 +113,10 @@ pub enum Step<V> {
     Operate {
         /// the volume
         volume: V,
-        /// what to do
+        /// what to do, for the nexus' issuer
         operation: Operation,
+        /// what makes the answer of its outcome
+        finish: Finish,
     },
     /// Several operations, or waiting: reservations, copies, patterns.
     Long(Pin<Box<dyn Future<Output = Answer>>>),
@@ -121,6 +153,40 @@ impl PartialEq for Data {
 
 impl Eq for Data {}
 
+impl Answer {
+    /// Done, with these data.
+    #[must_use]
+    pub fn good(data: Data) -> Self {
+        Self { status: Status::Good, sense: None, data }
+    }
+}
+
+impl Cdb {
+    /// A descriptor block of up to 16 bytes, or of more.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut head = [0; 16];
+        let (first, rest) = bytes.split_at(bytes.len().min(16));
+        head[..first.len()].copy_from_slice(first);
+        Self { head, rest: rest.into() }
+    }
+
+    /// The 16 bits at byte `at` of the head.
+    pub(crate) fn u16(&self, at: usize) -> u16 {
+        u16::from_be_bytes([self.head[at], self.head[at + 1]])
+    }
+
+    /// The 32 bits at byte `at` of the head.
+    pub(crate) fn u32(&self, at: usize) -> u32 {
+        u32::from(self.u16(at)) << 16 | u32::from(self.u16(at + 2))
+    }
+
+    /// The 64 bits at byte `at` of the head.
+    pub(crate) fn u64(&self, at: usize) -> u64 {
+        u64::from(self.u32(at)) << 32 | u64::from(self.u32(at + 4))
+    }
+}
+
 impl Data {
     /// The pieces, in order.
     pub fn pieces(&self) -> impl Iterator<Item = &Buf> {
@@ -130,6 +196,37 @@ impl Data {
             Self::Many(bufs) => (None, &bufs[..]),
         };
         one.into_iter().chain(many)
+    }
+
+    /// These bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        if bytes.is_empty() { Self::None } else { Self::One(Buf::from_heap(bytes.into())) }
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
+    /// All of it in one piece of memory: a copy, but where it is one piece already.
+    #[must_use]
+    pub fn gather(&self) -> Buf {
+        let mut pieces = self.pieces();
+        match (pieces.next(), pieces.next()) {
+            (None, _) => Buf::zeroes(0),
+            (Some(one), None) => one.clone(),
+            _ => Buf::from_heap(self.pieces().flat_map(|piece| piece.iter().copied()).collect()),
+        }
+    }
+
+    /// All of it in one piece, unless it is in pieces of `piece_bytes` each, of which the last alone is shorter.
+    fn gather_unless_cut(&self, piece_bytes: usize) -> Option<Buf> {
+        let bytes = self.bytes();
+        let fits = |(at, piece): (usize, &Buf)| piece.len() == piece_bytes.min(bytes - at * piece_bytes);
+        let cut = self.pieces().count() == bytes.div_ceil(piece_bytes) && self.pieces().enumerate().all(fits);
+        (!cut).then(|| self.gather())
     }
 
     /// Bytes in all.
