@@ -14,7 +14,7 @@ pub(crate) struct Table {
 
 /// The whole schema but for `[[device]]`, of which there are many. `node.labels` is not here either: its keys are the
 /// user's own.
-pub(crate) const TABLES: [Table; 8] = [
+pub(crate) const TABLES: [Table; 10] = [
     Table { path: "node", keys: &["name", "data", "labels"] },
     Table { path: "reactors", keys: &["cores", "spin"] },
     Table { path: "memory", keys: &["buffers", "map_cache"] },
@@ -31,6 +31,17 @@ pub(crate) const TABLES: [Table; 8] = [
             "io_queues",
             "queue_depth",
             "max_transfer",
+        ],
+    },
+    Table { path: "iscsi", keys: &["listen", "advertise", "limits"] },
+    Table {
+        path: "iscsi.limits",
+        keys: &[
+            "max_connections",
+            "max_connections_per_host",
+            "max_logins_per_address",
+            "login_timeout",
+            "queue_depth",
         ],
     },
     Table { path: "api", keys: &["listen"] },

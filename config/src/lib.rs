@@ -37,7 +37,8 @@ pub use diagnostic::{ConfigError, Diagnostic};
 pub use load::LoadError;
 pub use nearest::nearest;
 pub use schema::{
-    Api, Config, Limits, Log, LogFormat, LogLevel, Memory, Node, Nvmeof, Reactors, Scrub, Spin,
+    Api, Config, Iscsi, IscsiLimits, Limits, Log, LogFormat, LogLevel, Memory, Node, Nvmeof, Reactors, Scrub,
+    Spin,
 };
 pub use size::{Bytes, ParseBytesError};
 

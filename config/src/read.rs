@@ -8,10 +8,11 @@ use toml::de::DeTable;
 
 use crate::device;
 use crate::keys;
-use crate::schema::{API_PORT, DISCOVERY_PORT, NVME_TCP_PORT};
+use crate::schema::{API_PORT, DISCOVERY_PORT, ISCSI_PORT, NVME_TCP_PORT};
 use crate::section::{Problems, Section};
 use crate::{
-    Api, Bytes, Config, ConfigError, Limits, Log, Memory, Node, Nvmeof, Reactors, Scrub, validate, value,
+    Api, Bytes, Config, ConfigError, Iscsi, IscsiLimits, Limits, Log, Memory, Node, Nvmeof, Reactors, Scrub,
+    validate, value,
 };
 
 /// The most text that is read; a configuration is a few kilobytes.
@@ -76,6 +77,7 @@ fn read_tables<'a>(root: &DeTable<'a>, problems: &Problems<'a>) -> Config {
     let open = |path| Section::open(root, path, problems);
     let (reactors, memory, api, log) = (open("reactors"), open("memory"), open("api"), open("log"));
     let (nvmeof, limits, scrub) = (open("nvmeof"), open("nvmeof.limits"), open("scrub"));
+    let (iscsi, iscsi_limits) = (open("iscsi"), open("iscsi.limits"));
     let default = Config::default();
     let config = Config {
         node: read_node(&open("node"), default.node),
@@ -98,6 +100,11 @@ fn read_tables<'a>(root: &DeTable<'a>, problems: &Problems<'a>) -> Config {
         devices: device::read_all(root, problems),
         scrub: Scrub { rate: scrub.read("rate", default.scrub.rate, value::rate) },
         nvmeof: read_nvmeof(&nvmeof, read_limits(&limits, default.nvmeof.limits.clone()), default.nvmeof),
+        iscsi: read_iscsi(
+            &iscsi,
+            read_iscsi_limits(&iscsi_limits, default.iscsi.limits),
+            default.iscsi.listen,
+        ),
         api: Api { listen: api.read("listen", default.api.listen, value::address(API_PORT)) },
         log: Log {
             format: log.read("format", default.log.format, value::log_format),
@@ -105,7 +112,8 @@ fn read_tables<'a>(root: &DeTable<'a>, problems: &Problems<'a>) -> Config {
         },
     };
     if problems.is_empty() {
-        validate::check(&config, &validate::Sections { memory, nvmeof, limits, api }, problems);
+        let sections = validate::Sections { memory, nvmeof, limits, iscsi, iscsi_limits, api };
+        validate::check(&config, &sections, problems);
     }
     config
 }
@@ -120,16 +128,26 @@ fn read_node(section: &Section<'_, '_>, default: Node) -> Node {
 
 fn read_nvmeof(section: &Section<'_, '_>, limits: Limits, default: Nvmeof) -> Nvmeof {
     let listen = section.read_list("listen", default.listen, value::addresses(NVME_TCP_PORT));
-    let advertised = section.read_list("advertise", Vec::new(), value::advertised(NVME_TCP_PORT));
-    let port = listen.first().map_or(NVME_TCP_PORT, SocketAddr::port);
     let discovery = default_discovery(&listen);
     Nvmeof {
         discovery: section.read_list("discovery", discovery, value::addresses(DISCOVERY_PORT)),
-        advertise: advertised.iter().map(|(ip, own)| SocketAddr::new(*ip, own.unwrap_or(port))).collect(),
+        advertise: read_advertised(section, &listen, NVME_TCP_PORT),
         referrals: section.read_list("referrals", default.referrals, value::referrals(DISCOVERY_PORT)),
         listen,
         limits,
     }
+}
+
+fn read_iscsi(section: &Section<'_, '_>, limits: IscsiLimits, default: Vec<SocketAddr>) -> Iscsi {
+    let listen = section.read_list("listen", default, value::addresses(ISCSI_PORT));
+    Iscsi { advertise: read_advertised(section, &listen, ISCSI_PORT), listen, limits }
+}
+
+/// Addresses to tell hosts of; those without a port get the first one of `listen`.
+fn read_advertised(section: &Section<'_, '_>, listen: &[SocketAddr], default: u16) -> Vec<SocketAddr> {
+    let advertised = section.read_list("advertise", Vec::new(), value::advertised(default));
+    let port = listen.first().map_or(default, SocketAddr::port);
+    advertised.iter().map(|(ip, own)| SocketAddr::new(*ip, own.unwrap_or(port))).collect()
 }
 
 /// Discovery on its own port wherever I/O listens, and nowhere else: who narrows `listen` to one network must
@@ -173,5 +191,25 @@ fn read_limits(section: &Section<'_, '_>, default: Limits) -> Limits {
             default.max_transfer,
             value::size(Bytes::from_kib(128)..=Bytes::from_mib(1)),
         ),
+    }
+}
+
+fn read_iscsi_limits(section: &Section<'_, '_>, default: IscsiLimits) -> IscsiLimits {
+    let login = Duration::from_secs(1)..=Duration::from_secs(300);
+    let connections = || value::number(2..=65536);
+    IscsiLimits {
+        max_connections: section.read("max_connections", default.max_connections, connections()),
+        max_connections_per_host: section.read(
+            "max_connections_per_host",
+            default.max_connections_per_host,
+            connections(),
+        ),
+        max_logins_per_address: section.read(
+            "max_logins_per_address",
+            default.max_logins_per_address,
+            value::number(1..=65536),
+        ),
+        login_timeout: section.read("login_timeout", default.login_timeout, value::time(login)),
+        queue_depth: section.read("queue_depth", default.queue_depth, value::number(32..=1024)),
     }
 }

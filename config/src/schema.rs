@@ -11,6 +11,8 @@ use crate::{Bytes, Cores, Device};
 pub(crate) const NVME_TCP_PORT: u16 = 4420;
 /// Where hosts look for an NVMe/TCP discovery service unless told otherwise.
 pub(crate) const DISCOVERY_PORT: u16 = 8009;
+/// Where an iSCSI target listens unless told otherwise.
+pub(crate) const ISCSI_PORT: u16 = 3260;
 /// Where the API listens unless told otherwise.
 pub(crate) const API_PORT: u16 = 7070;
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub scrub: Scrub,
     /// `[nvmeof]`: the NVMe/TCP target.
     pub nvmeof: Nvmeof,
+    /// `[iscsi]`: the iSCSI target.
+    pub iscsi: Iscsi,
     /// `[api]`: the HTTP interface that the command line and other tools use.
     pub api: Api,
     /// `[log]`: what is written to standard error.
@@ -126,6 +130,33 @@ pub struct Limits {
     pub max_transfer: Bytes,
 }
 
+/// `[iscsi]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Iscsi {
+    /// `listen`: the portals. Each is a portal group of its own, numbered from 1 in this order. Empty: no iSCSI.
+    pub listen: Vec<SocketAddr>,
+    /// `advertise`: the addresses that SendTargets names, as hosts reach them. Empty means: the address that the asking
+    /// host reached, with the ports of `listen`.
+    pub advertise: Vec<SocketAddr>,
+    /// `[iscsi.limits]`
+    pub limits: IscsiLimits,
+}
+
+/// `[iscsi.limits]`: what one node grants to all initiators, and to each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IscsiLimits {
+    /// `max_connections`: TCP connections at a time, all initiators together. Each session has one.
+    pub max_connections: u32,
+    /// `max_connections_per_host`: TCP connections at a time from one initiator name.
+    pub max_connections_per_host: u32,
+    /// `max_logins_per_address`: connections from one address that have not logged in.
+    pub max_logins_per_address: u32,
+    /// `login_timeout`: from a connection's start to the end of its login.
+    pub login_timeout: Duration,
+    /// `queue_depth`: commands outstanding in one session (the window from ExpCmdSN to MaxCmdSN).
+    pub queue_depth: u16,
+}
+
 /// `[api]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
@@ -197,7 +228,8 @@ impl Config {
         let devices = vec![Device::File { path: node.data.join(EMBEDDED_DISK), size: EMBEDDED_DISK_SIZE }];
         let nvmeof =
             Nvmeof { listen: vec![loopback(NVME_TCP_PORT)], discovery: Vec::new(), ..Nvmeof::default() };
-        Self { node, devices, nvmeof, ..Self::default() }
+        let iscsi = Iscsi { listen: vec![loopback(ISCSI_PORT)], ..Iscsi::default() };
+        Self { node, devices, nvmeof, iscsi, ..Self::default() }
     }
 
     /// What is allowed but an operator should know, one sentence each.
@@ -212,12 +244,11 @@ impl Config {
         }
         warnings
     }
-}
 
-impl Nvmeof {
-    /// Whether only processes of this machine can connect.
+    /// Whether only processes of this machine can reach the targets, by any protocol.
     pub fn is_loopback_only(&self) -> bool {
-        self.listen.iter().chain(&self.discovery).all(|address| address.ip().is_loopback())
+        let nvmeof = self.nvmeof.listen.iter().chain(&self.nvmeof.discovery);
+        nvmeof.chain(&self.iscsi.listen).all(|address| address.ip().is_loopback())
     }
 }
 
@@ -272,6 +303,24 @@ impl Default for Limits {
     }
 }
 
+impl Default for Iscsi {
+    fn default() -> Self {
+        Self { listen: vec![any(ISCSI_PORT)], advertise: Vec::new(), limits: IscsiLimits::default() }
+    }
+}
+
+impl Default for IscsiLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            max_connections_per_host: 1024,
+            max_logins_per_address: 64,
+            login_timeout: Duration::from_secs(15),
+            queue_depth: 128,
+        }
+    }
+}
+
 impl Default for Api {
     fn default() -> Self {
         Self { listen: loopback(API_PORT) }
@@ -291,8 +340,11 @@ mod tests {
         assert_eq!(Config::default().devices, []);
         assert_eq!(config.nvmeof.listen, ["127.0.0.1:4420".parse().unwrap()]);
         assert_eq!(config.api.listen, "127.0.0.1:7070".parse().unwrap());
-        assert!(config.nvmeof.is_loopback_only());
-        assert!(!Config::default().nvmeof.is_loopback_only());
+        assert_eq!(config.iscsi.listen, ["127.0.0.1:3260".parse().unwrap()]);
+        assert!(config.is_loopback_only());
+        let open = Iscsi::default();
+        assert!(!Config { iscsi: open, ..config }.is_loopback_only());
+        assert!(!Config::default().is_loopback_only());
     }
 
     #[test]

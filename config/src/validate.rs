@@ -15,6 +15,8 @@ pub(crate) struct Sections<'s, 'a> {
     pub(crate) memory: Section<'s, 'a>,
     pub(crate) nvmeof: Section<'s, 'a>,
     pub(crate) limits: Section<'s, 'a>,
+    pub(crate) iscsi: Section<'s, 'a>,
+    pub(crate) iscsi_limits: Section<'s, 'a>,
     pub(crate) api: Section<'s, 'a>,
 }
 
@@ -26,22 +28,30 @@ fn first_set(keys: &[(&Section<'_, '_>, &str)]) -> Range<usize> {
 /// Reports every contradiction between keys that are each right by themselves.
 pub(crate) fn check(config: &Config, sections: &Sections<'_, '_>, problems: &Problems<'_>) {
     check_limits(&config.nvmeof.limits, &sections.limits, problems);
+    let limits = &config.iscsi.limits;
+    let both = (limits.max_connections_per_host, limits.max_connections);
+    check_connections(both, &sections.iscsi_limits, problems);
     check_buffers(config, sections, problems);
     check_listeners(config, sections, problems);
 }
 
-fn check_limits(limits: &Limits, section: &Section<'_, '_>, problems: &Problems<'_>) {
-    let Limits { max_connections, max_connections_per_host, io_queues, max_transfer, .. } = limits;
-    if max_connections_per_host > max_connections {
+/// One host may not have more connections than all together.
+fn check_connections((per_host, all): (u32, u32), section: &Section<'_, '_>, problems: &Problems<'_>) {
+    if per_host > all {
         problems.add(
             first_set(&[(section, "max_connections_per_host"), (section, "max_connections")]),
             format!(
-                "one host may have {max_connections_per_host} connections (`max_connections_per_host`) and all \
-                 hosts together {max_connections} (`max_connections`)"
+                "one host may have {per_host} connections (`max_connections_per_host`) and all hosts together {all} \
+                 (`max_connections`)"
             ),
             Some("raise `max_connections` or lower `max_connections_per_host`".to_owned()),
         );
     }
+}
+
+fn check_limits(limits: &Limits, section: &Section<'_, '_>, problems: &Problems<'_>) {
+    let Limits { max_connections, max_connections_per_host, io_queues, max_transfer, .. } = limits;
+    check_connections((*max_connections_per_host, *max_connections), section, problems);
     // A controller is one connection for its admin queue and one for each I/O queue.
     let per_controller = u32::from(*io_queues) + 1;
     if per_controller > *max_connections_per_host {
@@ -91,6 +101,7 @@ fn check_listeners(config: &Config, sections: &Sections<'_, '_>, problems: &Prob
     let nvmeof = &config.nvmeof;
     let mut listeners = keyed("nvmeof.listen", &sections.nvmeof, "listen", &nvmeof.listen);
     listeners.extend(keyed("nvmeof.discovery", &sections.nvmeof, "discovery", &nvmeof.discovery));
+    listeners.extend(keyed("iscsi.listen", &sections.iscsi, "listen", &config.iscsi.listen));
     listeners.extend(keyed("api.listen", &sections.api, "listen", &[config.api.listen]));
     for (index, (name, section, key, address)) in listeners.iter().enumerate() {
         let earlier = listeners[..index].iter().find(|(.., other)| overlap(*address, *other));

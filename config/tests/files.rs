@@ -125,10 +125,11 @@ fn near_toml() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         Just("[node]".to_owned()),
         Just("[nvmeof.limits]".to_owned()),
+        Just("[iscsi.limits]".to_owned()),
         Just("[[nvmeof]]".to_owned()),
         Just("[[device]]".to_owned()),
         "(path|file|size|pci|device|name|cores|spin|buffers|map_cache|rate|listen|advertise|referrals|limits|labels|level|max_transfer) = (\\[\\]|\\{\\}|[0-9]{1,24}|\"[^\"\\\\\n]{0,12}\"|1979-05-27|true|[0-9].[0-9])",
-        "(nvmeof|node|log|api)\\.(listen|name|level|limits\\.io_queues) = .{0,12}",
+        "(nvmeof|iscsi|node|log|api)\\.(listen|name|level|limits\\.io_queues) = .{0,12}",
         ".{0,20}",
     ];
     proptest::collection::vec(line, 0..8).prop_map(|lines| lines.join("\n"))

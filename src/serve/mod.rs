@@ -50,7 +50,7 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     let api = http::bind(config.api.listen)?;
     let api_address = api.local_addr().unwrap_or(config.api.listen);
 
-    let open_to_all = embedded && config.nvmeof.is_loopback_only();
+    let open_to_all = embedded && config.is_loopback_only();
     let node = RunningNode::start(config, open_to_all, first_session());
     let node = node.map_err(|why| Refusal::new(RefusalKind::Failed, "start the reactors", why))?;
     let mut registry = Registry::default();
