@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request};
 
 use crate::api::{
-    AddDeviceRequest, AllowHostRequest, AnaState, AnaStateRequest, AttachVolumeRequest, CloneVolumeRequest,
-    CreateHostRequest, CreateSnapshotRequest, CreateTargetRequest, CreateVolumeRequest, DeviceList,
-    DeviceView, DiffView, ErrorBody, GroupList, HostList, HostView, OperationList, OperationView,
+    AddDeviceRequest, AllowHostRequest, AnaState, AnaStateRequest, AttachVolumeRequest, ChapRequest,
+    CloneVolumeRequest, CreateHostRequest, CreateSnapshotRequest, CreateTargetRequest, CreateVolumeRequest,
+    DeviceList, DeviceView, DiffView, ErrorBody, GroupList, HostList, HostView, OperationList, OperationView,
     RestoreSnapshotRequest, SnapshotList, SnapshotView, StatusView, TargetList, TargetView,
     UpdateGroupRequest, UpdateTargetRequest, UpdateVolumeRequest, VolumeGroupView, VolumeList, VolumeView,
 };
@@ -280,6 +280,16 @@ impl Client {
     /// `POST /v1/hosts`
     pub fn create_host(&self, request: &CreateHostRequest) -> Reply<HostView> {
         self.send(Method::POST, "/v1/hosts", request)
+    }
+
+    /// `PUT /v1/hosts/{name}/chap`
+    pub fn set_chap(&self, name: &str, request: &ChapRequest) -> Reply<HostView> {
+        self.send(Method::PUT, &format!("/v1/hosts/{}/chap", segment(name)), request)
+    }
+
+    /// `DELETE /v1/hosts/{name}/chap`
+    pub fn clear_chap(&self, name: &str) -> Reply<()> {
+        self.delete(&format!("/v1/hosts/{}/chap", segment(name)))
     }
 
     /// `DELETE /v1/hosts/{name}`

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ashlar_cluster::api::*;
 use ashlar_cluster::client::{ClientError, EXIT_NO_NODE};
 use ashlar_cluster::http;
-use ashlar_cluster::state::{Action, VolumeId};
+use ashlar_cluster::state::{Action, ChapSecret, VolumeId};
 use common::{Server, block_on};
 
 fn memory(name: &str) -> CreateVolumeRequest {
@@ -36,7 +36,7 @@ fn attach(volume: &str) -> AttachVolumeRequest {
 
 fn host(name: &str) -> CreateHostRequest {
     let nqn = Some(format!("nqn.2014-08.org.example:{name}"));
-    CreateHostRequest { name: name.into(), nqn, iqn: None }
+    CreateHostRequest { name: name.into(), nqn, ..Default::default() }
 }
 
 #[track_caller]
@@ -169,6 +169,48 @@ fn hosts_from_creation_to_removal() {
     assert!(error.refusal.why.contains("\"esx2\" is no valid NQN"), "{error:?}");
     client.delete_host("esx1").unwrap();
     refused(client.host("esx1"), 3, RefusalKind::NotFound);
+}
+
+#[test]
+fn chap_secrets_go_in_and_never_come_out() {
+    let (first, second) = ("first-secret-1", "second-secret-2");
+    let server = Server::start();
+    let client = server.client();
+    let iqn = Some("iqn.1991-05.com.microsoft:WIN1".into());
+    let secret = |text: &str| Some(ChapSecret::parse(text).unwrap());
+    let request =
+        CreateHostRequest { name: "win1".into(), iqn, chap_secret: secret(first), ..Default::default() };
+    assert!(!format!("{request:?}").contains(first));
+    let created = client.create_host(&request).unwrap();
+    assert_eq!(
+        (created.chap, created.iqn.as_deref()),
+        (ChapMode::OneWay, Some("iqn.1991-05.com.microsoft:win1"))
+    );
+    let both = ChapRequest { mutual_chap_secret: secret(second), ..Default::default() };
+    assert_eq!(client.set_chap("win1", &both).unwrap().chap, ChapMode::Mutual);
+    assert_eq!(client.set_chap("win1", &both).unwrap().chap, ChapMode::Mutual);
+
+    let same = ChapRequest { chap_secret: secret(second), ..Default::default() };
+    let error = refused(client.set_chap("win1", &same), 2, RefusalKind::Invalid);
+    assert!(!format!("{error:?}").contains(second), "{error:?}");
+    refused(client.set_chap("win1", &ChapRequest::default()), 2, RefusalKind::Invalid);
+    refused(client.set_chap("win2", &both), 3, RefusalKind::NotFound);
+    let mutual_alone = CreateHostRequest { chap_secret: None, mutual_chap_secret: secret(second), ..request };
+    refused(client.create_host(&mutual_alone), 2, RefusalKind::Invalid);
+    let short = server.json("PUT", "/v1/hosts/win1/chap", "{\"chap_secret\":\"elevenchars\"}");
+    assert!(short.starts_with("HTTP/1.1 400") && short.contains("12 to 255"), "{short}");
+    assert!(!short.contains("elevenchars"), "{short}");
+
+    for path in ["/v1/hosts", "/v1/hosts/win1", "/v1/status", "/v1/targets", "/metrics"] {
+        let reply =
+            server.raw(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        assert!(!reply.contains(first) && !reply.contains(second), "{reply}");
+    }
+    client.clear_chap("win1").unwrap();
+    client.clear_chap("win1").unwrap();
+    assert_eq!(client.host("win1").unwrap().chap, ChapMode::None);
+    refused(client.clear_chap("win2"), 3, RefusalKind::NotFound);
 }
 
 #[test]
@@ -410,11 +452,19 @@ fn the_document_describes_every_request_of_the_client() {
         ("/v1/hosts", "post"),
         ("/v1/hosts/{name}", "get"),
         ("/v1/hosts/{name}", "delete"),
+        ("/v1/hosts/{name}/chap", "put"),
+        ("/v1/hosts/{name}/chap", "delete"),
     ];
     for (path, method) in expected {
         let operation = &document["paths"][path][method];
         assert!(operation["summary"].is_string(), "{method} {path}: {operation}");
         assert!(operation["responses"].is_object(), "{method} {path}");
+    }
+    for schema in ["CreateHostRequest", "ChapRequest"] {
+        for field in ["chap_secret", "mutual_chap_secret"] {
+            let property = &document["components"]["schemas"][schema]["properties"][field];
+            assert_eq!(property["writeOnly"], true, "{schema}.{field}: {property}");
+        }
     }
     let described: usize =
         document["paths"].as_object().unwrap().values().map(|p| p.as_object().unwrap().len()).sum();

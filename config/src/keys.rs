@@ -38,7 +38,8 @@ pub(crate) const TABLES: [Table; 10] = [
         path: "iscsi.limits",
         keys: &[
             "max_connections",
-            "max_connections_per_host",
+            "max_sessions",
+            "max_sessions_per_host",
             "max_logins_per_address",
             "login_timeout",
             "queue_depth",

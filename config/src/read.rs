@@ -196,13 +196,13 @@ fn read_limits(section: &Section<'_, '_>, default: Limits) -> Limits {
 
 fn read_iscsi_limits(section: &Section<'_, '_>, default: IscsiLimits) -> IscsiLimits {
     let login = Duration::from_secs(1)..=Duration::from_secs(300);
-    let connections = || value::number(2..=65536);
     IscsiLimits {
-        max_connections: section.read("max_connections", default.max_connections, connections()),
-        max_connections_per_host: section.read(
-            "max_connections_per_host",
-            default.max_connections_per_host,
-            connections(),
+        max_connections: section.read("max_connections", default.max_connections, value::number(2..=65536)),
+        max_sessions: section.read("max_sessions", default.max_sessions, value::number(1..=65534)),
+        max_sessions_per_host: section.read(
+            "max_sessions_per_host",
+            default.max_sessions_per_host,
+            value::number(1..=65534),
         ),
         max_logins_per_address: section.read(
             "max_logins_per_address",

@@ -145,10 +145,12 @@ pub struct Iscsi {
 /// `[iscsi.limits]`: what one node grants to all initiators, and to each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IscsiLimits {
-    /// `max_connections`: TCP connections at a time, all initiators together. Each session has one.
+    /// `max_connections`: TCP connections at a time, all initiators together, those that have not logged in included.
     pub max_connections: u32,
-    /// `max_connections_per_host`: TCP connections at a time from one initiator name.
-    pub max_connections_per_host: u32,
+    /// `max_sessions`: sessions at a time, all initiators together. Each has one connection.
+    pub max_sessions: u16,
+    /// `max_sessions_per_host`: sessions at a time of one initiator name, all targets together.
+    pub max_sessions_per_host: u16,
     /// `max_logins_per_address`: connections from one address that have not logged in.
     pub max_logins_per_address: u32,
     /// `login_timeout`: from a connection's start to the end of its login.
@@ -312,8 +314,9 @@ impl Default for Iscsi {
 impl Default for IscsiLimits {
     fn default() -> Self {
         Self {
-            max_connections: 4096,
-            max_connections_per_host: 1024,
+            max_connections: 8192,
+            max_sessions: 4096,
+            max_sessions_per_host: 256,
             max_logins_per_address: 64,
             login_timeout: Duration::from_secs(15),
             queue_depth: 128,

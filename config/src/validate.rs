@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::section::{Problems, Section};
-use crate::{Bytes, Config, Limits};
+use crate::{Bytes, Config, IscsiLimits, Limits};
 
 /// How many of the largest transfers must fit the buffers at a time: fewer, and one host with large
 /// commands would stall all others.
@@ -28,30 +28,46 @@ fn first_set(keys: &[(&Section<'_, '_>, &str)]) -> Range<usize> {
 /// Reports every contradiction between keys that are each right by themselves.
 pub(crate) fn check(config: &Config, sections: &Sections<'_, '_>, problems: &Problems<'_>) {
     check_limits(&config.nvmeof.limits, &sections.limits, problems);
-    let limits = &config.iscsi.limits;
-    let both = (limits.max_connections_per_host, limits.max_connections);
-    check_connections(both, &sections.iscsi_limits, problems);
+    check_sessions(&config.iscsi.limits, &sections.iscsi_limits, problems);
     check_buffers(config, sections, problems);
     check_listeners(config, sections, problems);
 }
 
-/// One host may not have more connections than all together.
-fn check_connections((per_host, all): (u32, u32), section: &Section<'_, '_>, problems: &Problems<'_>) {
-    if per_host > all {
+fn check_sessions(limits: &IscsiLimits, section: &Section<'_, '_>, problems: &Problems<'_>) {
+    let IscsiLimits { max_connections, max_sessions, max_sessions_per_host, .. } = limits;
+    if max_sessions_per_host > max_sessions {
         problems.add(
-            first_set(&[(section, "max_connections_per_host"), (section, "max_connections")]),
+            first_set(&[(section, "max_sessions_per_host"), (section, "max_sessions")]),
             format!(
-                "one host may have {per_host} connections (`max_connections_per_host`) and all hosts together {all} \
-                 (`max_connections`)"
+                "one host may have {max_sessions_per_host} sessions (`max_sessions_per_host`) and all hosts together \
+                 {max_sessions} (`max_sessions`)"
             ),
-            Some("raise `max_connections` or lower `max_connections_per_host`".to_owned()),
+            Some("raise `max_sessions` or lower `max_sessions_per_host`".to_owned()),
+        );
+    }
+    if u32::from(*max_sessions) > *max_connections {
+        problems.add(
+            first_set(&[(section, "max_sessions"), (section, "max_connections")]),
+            format!(
+                "{max_sessions} sessions (`max_sessions`) need as many connections, not {max_connections}"
+            ),
+            Some("raise `max_connections` or lower `max_sessions`".to_owned()),
         );
     }
 }
 
 fn check_limits(limits: &Limits, section: &Section<'_, '_>, problems: &Problems<'_>) {
     let Limits { max_connections, max_connections_per_host, io_queues, max_transfer, .. } = limits;
-    check_connections((*max_connections_per_host, *max_connections), section, problems);
+    if max_connections_per_host > max_connections {
+        problems.add(
+            first_set(&[(section, "max_connections_per_host"), (section, "max_connections")]),
+            format!(
+                "one host may have {max_connections_per_host} connections (`max_connections_per_host`) and all \
+                 hosts together {max_connections} (`max_connections`)"
+            ),
+            Some("raise `max_connections` or lower `max_connections_per_host`".to_owned()),
+        );
+    }
     // A controller is one connection for its admin queue and one for each I/O queue.
     let per_controller = u32::from(*io_queues) + 1;
     if per_controller > *max_connections_per_host {

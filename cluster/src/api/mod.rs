@@ -8,8 +8,8 @@ mod storage;
 mod views;
 
 pub use requests::{
-    AllowHostRequest, AnaStateRequest, AttachVolumeRequest, CreateHostRequest, CreateTargetRequest,
-    CreateVolumeRequest, UpdateTargetRequest, UpdateVolumeRequest,
+    AllowHostRequest, AnaStateRequest, AttachVolumeRequest, ChapRequest, CreateHostRequest,
+    CreateTargetRequest, CreateVolumeRequest, UpdateTargetRequest, UpdateVolumeRequest,
 };
 pub use storage::{
     AddDeviceRequest, CloneVolumeRequest, CreateSnapshotRequest, DeviceList, DeviceSpaceView, DeviceView,
@@ -17,9 +17,9 @@ pub use storage::{
     SnapshotList, SnapshotView, SnapshotVolumeView, SpaceView, UpdateGroupRequest, VolumeGroupView,
 };
 pub use views::{
-    AttachmentView, CapacityView, ControllerView, CountsView, ErrorBody, ErrorView, GroupView, HostList,
-    HostView, IoCountersView, NamespaceView, NodeView, Phase, StatusView, TargetList, TargetView, VolumeList,
-    VolumeView,
+    AttachmentView, CapacityView, ChapMode, ControllerView, CountsView, ErrorBody, ErrorView, GroupView,
+    HostList, HostView, IoCountersView, NamespaceView, NodeView, Phase, SessionView, StatusView, TargetList,
+    TargetView, VolumeList, VolumeView,
 };
 
 pub use crate::state::{AnaState, Backing, Compression, DeviceState, RefusalKind};

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::state::{AnaState, Backing, Compression};
+use crate::state::{AnaState, Backing, ChapSecret, Compression};
 
 /// A volume to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -123,4 +123,28 @@ pub struct CreateHostRequest {
     /// iSCSI initiator name, as in `/etc/iscsi/initiatorname.iscsi` on Linux.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iqn: Option<String>,
+    /// CHAP secret that the host has to know to log in over iSCSI, 12 to 255 visible ASCII characters; nothing is asked
+    /// without it. The user name is the host's iSCSI name. No reply holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, write_only)]
+    pub chap_secret: Option<ChapSecret>,
+    /// CHAP secret that the target has to know (mutual CHAP); another than `chap_secret`, which it needs. The user name
+    /// is the target's iSCSI name. No reply holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, write_only)]
+    pub mutual_chap_secret: Option<ChapSecret>,
+}
+
+/// New CHAP secrets of a host; what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChapRequest {
+    /// What the host has to know, 12 to 255 visible ASCII characters. No reply holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, write_only)]
+    pub chap_secret: Option<ChapSecret>,
+    /// What the target has to know (mutual CHAP). No reply holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, write_only)]
+    pub mutual_chap_secret: Option<ChapSecret>,
 }

@@ -65,6 +65,10 @@ pub struct NodeView {
     /// Addresses that NVMe/TCP listens on.
     #[schema(value_type = Vec<String>)]
     pub nvme_listen: Vec<SocketAddr>,
+    /// Addresses that iSCSI listens on.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub iscsi_listen: Vec<SocketAddr>,
     /// Number of changes of the control state so far.
     pub changes: u64,
     /// SHA-256 of the control state, in hexadecimal; equal on nodes that agree.
@@ -90,6 +94,9 @@ pub struct CountsView {
     pub connections: u64,
     /// Controllers (NVMe) of hosts, discovery controllers included.
     pub controllers: u64,
+    /// Sessions (iSCSI) of hosts, discovery sessions included.
+    #[serde(default)]
+    pub sessions: u64,
 }
 
 /// Space.
@@ -203,6 +210,10 @@ pub struct TargetView {
     /// Where it is reached on this node over NVMe/TCP.
     #[schema(value_type = Vec<String>)]
     pub nvme_addresses: Vec<SocketAddr>,
+    /// Where it is reached on this node over iSCSI.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub iscsi_addresses: Vec<SocketAddr>,
     /// Volume groups with a volume attached, and the state of their paths.
     pub groups: Vec<GroupView>,
     /// When it was created, in milliseconds since 1970 UTC.
@@ -211,6 +222,9 @@ pub struct TargetView {
     pub connections: u64,
     /// Controllers of hosts that are connected.
     pub controllers: Vec<ControllerView>,
+    /// iSCSI sessions of hosts that are logged in.
+    #[serde(default)]
+    pub sessions: Vec<SessionView>,
 }
 
 /// A volume attached to a target.
@@ -253,11 +267,53 @@ pub struct ControllerView {
     pub age_ms: u64,
 }
 
+/// An iSCSI session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// Target session identifying handle (TSIH).
+    pub tsih: u16,
+    /// Initiator session identifier (ISID), 12 hexadecimal digits.
+    pub isid: String,
+    /// iSCSI name the host gave.
+    pub initiator: String,
+    /// Name of the host, if it is a known one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Tag of the portal group it logged in at.
+    pub portal: u16,
+    /// Milliseconds since it logged in.
+    pub age_ms: u64,
+}
+
 /// All targets, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TargetList {
     /// The targets.
     pub targets: Vec<TargetView>,
+}
+
+/// How a host and a target prove to each other who they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChapMode {
+    /// Not at all.
+    #[default]
+    None,
+    /// The host proves it.
+    OneWay,
+    /// Both prove it.
+    Mutual,
+}
+
+impl ChapMode {
+    /// The mode as it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ChapMode::None => "none",
+            ChapMode::OneWay => "one-way",
+            ChapMode::Mutual => "mutual",
+        }
+    }
 }
 
 /// A host.
@@ -277,6 +333,12 @@ pub struct HostView {
     pub targets: Vec<String>,
     /// Number of its controllers that are connected now.
     pub controllers: u64,
+    /// What is asked of it when it logs in over iSCSI.
+    #[serde(default)]
+    pub chap: ChapMode,
+    /// Number of its iSCSI sessions now.
+    #[serde(default)]
+    pub sessions: u64,
     /// When it was added, in milliseconds since 1970 UTC.
     pub created_ms: u64,
 }

@@ -26,6 +26,21 @@ pub struct LiveController {
     pub age_ms: u64,
 }
 
+/// A session that a host has, as the iSCSI target knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSession {
+    /// Target session identifying handle (TSIH).
+    pub tsih: u16,
+    /// Initiator session identifier (ISID).
+    pub isid: [u8; 6],
+    /// iSCSI name the host gave, in lower case.
+    pub initiator: String,
+    /// Tag of the portal group it logged in at.
+    pub portal: u16,
+    /// Milliseconds since it logged in.
+    pub age_ms: u64,
+}
+
 /// What goes on in one target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LiveTarget {
@@ -35,6 +50,10 @@ pub struct LiveTarget {
     pub controllers: Vec<LiveController>,
     /// Where it is reached over NVMe/TCP.
     pub nvme_addresses: Vec<SocketAddr>,
+    /// Sessions of hosts.
+    pub sessions: Vec<LiveSession>,
+    /// Where it is reached over iSCSI.
+    pub iscsi_addresses: Vec<SocketAddr>,
 }
 
 /// What goes on in a node, gathered when somebody asks.
@@ -46,10 +65,14 @@ pub struct Live {
     pub reactors: u32,
     /// Addresses that NVMe/TCP listens on.
     pub nvme_listen: Vec<SocketAddr>,
-    /// All transport connections, those to discovery and those before Connect included.
+    /// Addresses that iSCSI listens on.
+    pub iscsi_listen: Vec<SocketAddr>,
+    /// All transport connections, those to discovery and those before Connect or login included.
     pub connections: u64,
     /// All controllers, discovery controllers included.
     pub controllers: u64,
+    /// All iSCSI sessions, discovery sessions included.
+    pub sessions: u64,
     /// By target. A target that is missing has no hosts.
     pub targets: BTreeMap<Name, LiveTarget>,
     /// What hosts did, by volume. A volume that is missing is not served.

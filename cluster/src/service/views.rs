@@ -2,8 +2,8 @@
 
 use super::{Live, LiveTarget};
 use crate::api::{
-    AttachmentView, CapacityView, ControllerView, CountsView, GroupView, HostView, NamespaceView, NodeView,
-    Phase, StatusView, TargetView, VolumeView,
+    AttachmentView, CapacityView, ChapMode, ControllerView, CountsView, GroupView, HostView, NamespaceView,
+    NodeView, Phase, SessionView, StatusView, TargetView, VolumeView,
 };
 use crate::state::{Host, State, Target, Volume};
 
@@ -67,10 +67,12 @@ pub fn target_view(state: &State, live: &Live, target: &Target) -> TargetView {
         hosts: target.access.hosts.iter().map(ToString::to_string).collect(),
         listen: target.listen.iter().copied().collect(),
         nvme_addresses: here.nvme_addresses.clone(),
+        iscsi_addresses: here.iscsi_addresses.clone(),
         groups: groups.into_values().collect(),
         created_ms: target.created_ms,
         connections: here.connections,
         controllers: here.controllers.iter().map(|controller| controller_view(state, controller)).collect(),
+        sessions: here.sessions.iter().map(|session| session_view(state, session)).collect(),
     }
 }
 
@@ -85,6 +87,23 @@ fn controller_view(state: &State, controller: &super::LiveController) -> Control
     }
 }
 
+fn session_view(state: &State, session: &super::LiveSession) -> SessionView {
+    let host = state.hosts().values().find(|host| is_initiator(host, &session.initiator));
+    SessionView {
+        tsih: session.tsih,
+        isid: session.isid.iter().map(|byte| format!("{byte:02x}")).collect(),
+        initiator: session.initiator.clone(),
+        host: host.map(|host| host.name.to_string()),
+        portal: session.portal,
+        age_ms: session.age_ms,
+    }
+}
+
+/// Initiator names compare without regard to case (RFC 7143, section 4.2.7.1).
+fn is_initiator(host: &Host, name: &str) -> bool {
+    host.iqn.as_ref().is_some_and(|own| own.as_str().eq_ignore_ascii_case(name))
+}
+
 fn is_host(host: &Host, nqn: &str) -> bool {
     host.nqn.as_ref().is_some_and(|own| own.as_str() == nqn)
 }
@@ -92,6 +111,7 @@ fn is_host(host: &Host, nqn: &str) -> bool {
 /// The reply about one host.
 pub fn host_view(state: &State, live: &Live, host: &Host) -> HostView {
     let controllers = live.targets.values().flat_map(|target| &target.controllers);
+    let sessions = live.targets.values().flat_map(|target| &target.sessions);
     HostView {
         id: host.id,
         name: host.name.to_string(),
@@ -104,6 +124,12 @@ pub fn host_view(state: &State, live: &Live, host: &Host) -> HostView {
             .map(|target| target.name.to_string())
             .collect(),
         controllers: controllers.filter(|controller| is_host(host, &controller.host_nqn)).count() as u64,
+        chap: match &host.chap {
+            None => ChapMode::None,
+            Some(chap) if chap.mutual.is_none() => ChapMode::OneWay,
+            Some(_) => ChapMode::Mutual,
+        },
+        sessions: sessions.filter(|session| is_initiator(host, &session.initiator)).count() as u64,
         created_ms: host.created_ms,
     }
 }
@@ -124,6 +150,7 @@ pub fn status_view(state: &State, live: &Live, phase: Phase) -> StatusView {
             created_ms,
             reactors: live.reactors,
             nvme_listen: live.nvme_listen.clone(),
+            iscsi_listen: live.iscsi_listen.clone(),
             changes: state.applied(),
             state_hash: state.hash().to_string(),
         },
@@ -135,6 +162,7 @@ pub fn status_view(state: &State, live: &Live, phase: Phase) -> StatusView {
             hosts: state.hosts().len() as u64,
             connections: live.connections,
             controllers: live.controllers,
+            sessions: live.sessions,
         },
         capacity: CapacityView {
             // A million volumes of 1 EiB do not fit 64 bits; a sum that is off the scale reads as its end.

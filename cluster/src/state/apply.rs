@@ -25,6 +25,7 @@ impl State {
             Action::AddDevice(new) => self.add_device(new, time_ms),
             Action::AllowHost { target, host } => self.allow_host(target, host),
             Action::AttachVolume { target, volume, nsid } => self.attach_volume(target, volume, *nsid),
+            Action::ClearChap { host } => self.clear_chap(host),
             Action::CloneVolume(new) => self.clone_volume(new, time_ms),
             Action::CreateSnapshot { snapshot, id } => self.create_snapshot(snapshot, *id, time_ms),
             Action::CreateHost(new) => self.create_host(new, time_ms),
@@ -60,6 +61,7 @@ impl State {
             Action::RestoreSnapshot { snapshot, force } => self.restore_snapshot(snapshot, *force),
             Action::SetAnaState { target, group, state } => self.set_ana_state(target, group, *state),
             Action::SetAnyHost { target, any_host } => self.set_any_host(target, *any_host),
+            Action::SetChap { host, secret, mutual } => self.set_chap(host, secret.as_ref(), mutual.as_ref()),
             Action::SetGroupPolicy { group, compression } => self.set_group_policy(group, *compression),
             Action::SetListen { target, listen } => self.set_listen(target, listen),
             Action::SetReservation { volume, generation, blob } => {

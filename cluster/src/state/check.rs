@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::chap::check_chap;
 use super::model::{AnaState, NAMESPACES_PER_TARGET_MAX, SERIAL_CHARS, Target};
 use super::volume::{check_backing, check_geometry};
 use super::{FORMAT_VERSION, State};
@@ -62,6 +63,10 @@ impl State {
         for (name, host) in &self.hosts {
             ensure(*name == host.name, || format!("host {} is filed as {name}", host.name))?;
             ensure(ids.insert(host.id), || format!("host {name} shares its identity"))?;
+            if let Some(chap) = &host.chap {
+                check_chap(host.iqn.is_some(), chap)
+                    .map_err(|reason| format!("host {name}: {}", reason.why))?;
+            }
             let of_host = [host.nqn.as_ref().map(|n| n.as_str()), host.iqn.as_ref().map(|n| n.as_str())];
             ensure(of_host.iter().any(Option::is_some), || format!("host {name} has neither NQN nor IQN"))?;
             for qualified in of_host.into_iter().flatten() {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::chap::{Chap, ChapSecret};
 use super::group::Compression;
 use super::model::{AnaState, Backing, VolumeId};
 use super::name::{Iqn, Name, Nqn, VolumeName};
@@ -102,6 +103,9 @@ pub struct NewHost {
     pub nqn: Option<Nqn>,
     /// iSCSI initiator name.
     pub iqn: Option<Iqn>,
+    /// What is asked of it when it logs in over iSCSI; the secrets are drawn by whoever asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<Chap>,
 }
 
 /// One change of the control state.
@@ -125,6 +129,11 @@ pub enum Action {
         volume: VolumeName,
         /// Namespace id and LUN, from 1; by default the lowest free one.
         nsid: Option<u32>,
+    },
+    /// Ask a host for no CHAP any more.
+    ClearChap {
+        /// The host.
+        host: Name,
     },
     /// Make a volume from what a snapshot holds.
     CloneVolume(NewClone),
@@ -256,6 +265,17 @@ pub enum Action {
         /// Whether every host may connect.
         any_host: bool,
     },
+    /// Give a host CHAP secrets; what is left out stays.
+    SetChap {
+        /// The host.
+        host: Name,
+        /// What the host has to know from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        secret: Option<ChapSecret>,
+        /// What the target has to know from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mutual: Option<ChapSecret>,
+    },
     /// Change what a group's storage is to be like; what is left out stays.
     SetGroupPolicy {
         /// The group.
@@ -291,6 +311,7 @@ impl Action {
             Action::AttachVolume { target, volume, .. } => {
                 format!("attach volume {volume} to target {target}")
             }
+            Action::ClearChap { host } => format!("turn CHAP off for host {host}"),
             Action::CloneVolume(new) => format!("clone {} to volume {}", new.from, new.name),
             Action::CreateHost(new) => format!("add host {}", new.name),
             Action::CreateSnapshot { snapshot, .. } => format!("create snapshot {snapshot}"),
@@ -320,6 +341,7 @@ impl Action {
             Action::SetAnyHost { target, any_host: false } => {
                 format!("allow only listed hosts on target {target}")
             }
+            Action::SetChap { host, .. } => format!("give host {host} CHAP secrets"),
             Action::SetGroupPolicy { group, .. } => format!("change group {group}"),
             Action::SetListen { target, .. } => format!("change where target {target} listens"),
             Action::SetReservation { volume, .. } => format!("save the reservation state of volume {volume}"),
@@ -332,6 +354,7 @@ impl Action {
             Action::AddDevice(_) => "add_device",
             Action::AllowHost { .. } => "allow_host",
             Action::AttachVolume { .. } => "attach_volume",
+            Action::ClearChap { .. } => "clear_chap",
             Action::CloneVolume(_) => "clone_volume",
             Action::CreateHost(_) => "create_host",
             Action::CreateSnapshot { .. } => "create_snapshot",
@@ -354,6 +377,7 @@ impl Action {
             Action::RestoreSnapshot { .. } => "restore_snapshot",
             Action::SetAnaState { .. } => "set_ana_state",
             Action::SetAnyHost { .. } => "set_any_host",
+            Action::SetChap { .. } => "set_chap",
             Action::SetGroupPolicy { .. } => "set_group_policy",
             Action::SetListen { .. } => "set_listen",
             Action::SetReservation { .. } => "set_reservation",

@@ -63,6 +63,11 @@ pub enum Event {
         /// The group.
         group: Name,
     },
+    /// What is asked of a host when it logs in over iSCSI changed. Sessions that it has stay.
+    HostChanged {
+        /// Its name.
+        host: Name,
+    },
     /// A host was added.
     HostCreated {
         /// Its name.

@@ -1,6 +1,7 @@
 //! Rules for hosts and for who may connect to what.
 
 use super::apply::{Outcome, no_such};
+use super::chap::check_chap;
 use super::model::{HOSTS_MAX, Host};
 use super::name::DISCOVERY_NQN;
 use super::{Event, Name, NewHost, Reason, RefusalKind, State};
@@ -36,6 +37,9 @@ impl State {
                 "that NQN belongs to every discovery subsystem, not to a host",
             ));
         }
+        if let Some(chap) = &new.chap {
+            check_chap(new.iqn.is_some(), chap)?;
+        }
         for other in self.hosts.values() {
             if let Some(nqn) = &new.nqn
                 && other.nqn.as_ref() == Some(nqn)
@@ -58,6 +62,7 @@ impl State {
                 name: new.name.clone(),
                 nqn: new.nqn.clone(),
                 iqn: new.iqn.clone(),
+                chap: new.chap.clone(),
                 created_ms: time_ms,
             },
         );

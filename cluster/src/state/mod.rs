@@ -6,6 +6,7 @@
 //! machine; [`State::hash`] shows it.
 
 mod apply;
+mod chap;
 mod check;
 mod check_storage;
 mod command;
@@ -36,6 +37,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub use chap::{
+    CHAP_SECRET_CHARS_MAX, CHAP_SECRET_CHARS_MIN, CHAP_SECRET_CHARS_USUAL_MAX, Chap, ChapSecret,
+    ChapSecretError,
+};
 pub use command::{Action, Command, NewClone, NewDevice, NewHost, NewTarget, NewVolume};
 pub use device::{DEVICE_BYTES_MIN, DEVICES_MAX, Device, DeviceState, FAILURE_BYTES_MAX};
 pub use event::Event;
@@ -193,6 +198,12 @@ impl State {
     /// Whether a host with this NQN may connect to `target`.
     pub fn may_connect(&self, target: &Target, host_nqn: &str) -> bool {
         let listed = |host: &Host| host.nqn.as_ref().is_some_and(|nqn| nqn.as_str() == host_nqn);
+        target.access.any_host || self.hosts_of(target).any(listed)
+    }
+
+    /// Whether an initiator of this name, in lower case, may log in to `target`.
+    pub fn may_log_in(&self, target: &Target, iqn: &str) -> bool {
+        let listed = |host: &Host| host.iqn.as_ref().is_some_and(|own| own.as_str() == iqn);
         target.access.any_host || self.hosts_of(target).any(listed)
     }
 

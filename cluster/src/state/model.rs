@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::chap::Chap;
 use super::name::{Iqn, Name, Nqn, VolumeName};
 use super::snapshot::Origin;
 
@@ -14,7 +15,7 @@ use super::snapshot::Origin;
 /// | Version | Change |
 /// |---|---|
 /// | 1 | first form |
-/// | 2 | devices, operations; identity, policy and snapshots of groups; origin of volumes |
+/// | 2 | devices, operations; identity, policy and snapshots of groups; origin of volumes; CHAP of hosts |
 ///
 /// Version 1 is read and brought up to date; an earlier release refuses version 2 by its number.
 pub const FORMAT_VERSION: u32 = 2;
@@ -252,6 +253,9 @@ pub struct Host {
     /// iSCSI initiator name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iqn: Option<Iqn>,
+    /// What is asked of it when it logs in over iSCSI; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<Chap>,
     /// When it was added, in milliseconds since 1970 UTC.
     pub created_ms: u64,
 }

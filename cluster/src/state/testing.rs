@@ -54,7 +54,14 @@ pub fn new_target(text: &str) -> NewTarget {
 
 pub fn new_host(text: &str) -> NewHost {
     let nqn = Nqn::parse(&format!("nqn.2014-08.org.example:{text}")).unwrap();
-    NewHost { id: id_of(text), name: name(text), nqn: Some(nqn), iqn: None }
+    NewHost { id: id_of(text), name: name(text), nqn: Some(nqn), iqn: None, chap: None }
+}
+
+/// A host with an IQN only, and one-way CHAP.
+pub fn chap_host(text: &str, secret: &str) -> NewHost {
+    let iqn = Iqn::parse(&format!("iqn.1998-01.com.vmware:{text}")).unwrap();
+    let chap = Chap { secret: ChapSecret::parse(secret).unwrap(), mutual: None };
+    NewHost { id: id_of(text), name: name(text), nqn: None, iqn: Some(iqn), chap: Some(chap) }
 }
 
 pub fn id_of(text: &str) -> Uuid {

@@ -1,6 +1,7 @@
 //! How the store reaches its file. Tests put a failing disk in between.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use redb::{
@@ -8,6 +9,9 @@ use redb::{
 };
 
 use super::CACHE_BYTES;
+
+/// The file's mode: it holds secrets of hosts, so nobody but the node's user may read it.
+const MODE: u32 = 0o600;
 
 /// Opens databases on files.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +23,14 @@ pub struct Medium {
 impl Medium {
     /// Opens the database in the file `path`; an empty or missing file becomes an empty database.
     pub fn open(&self, path: &Path) -> Result<Database, DatabaseError> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(MODE).open(path)?;
+        // One that an earlier release made may be open to others.
+        if file.metadata()?.permissions().mode() & 0o077 != 0
+            && let Err(error) = file.set_permissions(Permissions::from_mode(MODE))
+        {
+            tracing::warn!(file = %path.display(), %error, "other users can read secrets of hosts here");
+        }
         let backend = FileBackend::new(file)?;
         #[cfg(test)]
         let backend = super::tests::FaultyBackend::new(backend, self.faults.clone());

@@ -180,6 +180,20 @@ fn snapshots_replace_the_log() {
 }
 
 #[test]
+fn only_the_user_of_the_node_may_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    drop(Store::open(&path).unwrap());
+    assert_eq!(mode(), 0o600);
+    // As an earlier release made it.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(&path).unwrap());
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
 fn a_second_process_is_kept_away() {
     let mut bench = Bench::new();
     let error = Store::open(&bench.path()).unwrap_err();

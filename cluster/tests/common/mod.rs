@@ -16,8 +16,8 @@ use ashlar_cluster::api::{IoCountersView, Phase};
 use ashlar_cluster::client::Client;
 use ashlar_cluster::http::{self, ShutdownTrigger};
 use ashlar_cluster::service::{
-    self, BoxFuture, ControlHandle, ControlMetrics, ControlPlane, Live, LiveController, LiveTarget, Node,
-    Storage,
+    self, BoxFuture, ControlHandle, ControlMetrics, ControlPlane, Live, LiveController, LiveSession,
+    LiveTarget, Node, Storage,
 };
 use ashlar_cluster::state::{Action, Backing, Event, Name, Refusal, RefusalKind, State};
 use prometheus_client::registry::Registry;
@@ -100,11 +100,20 @@ impl Node for FakeNode {
                 io_queues: 4,
                 age_ms: 1000,
             };
+            let session = LiveSession {
+                tsih: 9,
+                isid: [0x80, 0, 0, 0, 0, 1],
+                initiator: "iqn.1991-05.com.microsoft:win1".into(),
+                portal: 2,
+                age_ms: 500,
+            };
             let target = |name: &Name| {
                 let here = LiveTarget {
                     connections: 5,
                     controllers: vec![controller.clone()],
                     nvme_addresses: vec!["127.0.0.1:4420".parse().unwrap()],
+                    sessions: vec![session.clone()],
+                    iscsi_addresses: vec!["127.0.0.1:3260".parse().unwrap()],
                 };
                 (name.clone(), here)
             };
@@ -117,6 +126,8 @@ impl Node for FakeNode {
                 nvme_listen: vec!["127.0.0.1:4420".parse().unwrap()],
                 connections: 5,
                 controllers: 1,
+                iscsi_listen: vec!["127.0.0.1:3260".parse().unwrap()],
+                sessions: 1,
                 targets: state.targets().keys().map(target).collect(),
                 io: state.volumes().keys().map(io).collect(),
                 faults: BTreeMap::new(),

@@ -3,6 +3,10 @@
 use crate::state::testing::*;
 use crate::state::*;
 
+fn secret(text: &str) -> Option<ChapSecret> {
+    Some(ChapSecret::parse(text).unwrap())
+}
+
 fn sample() -> State {
     let mut state = State::default();
     let volume = VolumeId(id_of("shop/db"));
@@ -36,9 +40,18 @@ fn sample() -> State {
     state
 }
 
+/// The same, with a host that has CHAP in both directions.
+fn sample_with_chap() -> State {
+    let mut state = sample();
+    let host = Action::CreateHost(chap_host("win1", "twelve-chars"));
+    let mutual = Action::SetChap { host: name("win1"), secret: None, mutual: secret("the-other-way") };
+    run(&mut state, [host, mutual]);
+    state
+}
+
 #[test]
 fn decoding_gives_back_what_was_encoded() {
-    for state in [State::default(), sample()] {
+    for state in [State::default(), sample(), sample_with_chap()] {
         let decoded = State::decode(&state.encode()).unwrap();
         assert_eq!(decoded, state);
         assert_eq!(decoded.hash(), state.hash());
@@ -52,6 +65,10 @@ fn the_hash_of_a_known_state_is_known() {
     assert_eq!(
         sample().hash().to_string(),
         "9e39e61aee14bc5eb9ccc9806ce02232284fbf64efd5e1187d88c2eeb6b52aef"
+    );
+    assert_eq!(
+        sample_with_chap().hash().to_string(),
+        "76e23e4dcb5c64bdde9661545b77b0fce1671c699e6a6b113214bea5c15dae7b"
     );
 }
 
@@ -68,7 +85,7 @@ fn another_version_is_refused_as_such() {
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    let text = String::from_utf8(sample().encode()).unwrap();
+    let text = String::from_utf8(sample_with_chap().encode()).unwrap();
     for (from, to, why) in [
         ("\"block_size_bytes\":512", "\"block_size_bytes\":513", "block size"),
         ("\"ana_group_id\":1", "\"ana_group_id\":0", "ANA group id 0"),
@@ -77,6 +94,8 @@ fn what_contradicts_itself_is_refused() {
         ("\"hosts\":[\"esx1\"]", "\"hosts\":[\"esx2\"]", "no host"),
         ("\"non-optimized\"", "\"optimized\"", "optimized"),
         ("\"serial\":\"", "\"serial\":\"x", "serial number"),
+        ("\"the-other-way\"", "\"twelve-chars\"", "the same"),
+        ("\"iqn\":\"iqn.1998-01.com.vmware:win1\"", "\"nqn\":\"nqn.1998-01.com.vmware:win1\"", "no IQN"),
         ("\"name\":\"vmware\"", "\"name\":\"vmwarf\"", "is filed as vmware"),
     ] {
         let changed = text.replacen(from, to, 1);
@@ -129,6 +148,8 @@ fn commands_survive_the_log() {
             name: volume_name("db/c"),
         }),
         Action::SetGroupPolicy { group: name("db"), compression: Some(Compression::Lz4) },
+        Action::CreateHost(chap_host("win1", "twelve-chars")),
+        Action::SetChap { host: name("win1"), secret: None, mutual: secret("the-other-way") },
         Action::FinishOperation { operation: 7, failure: Some("stopped".into()) },
     ] {
         let command = command(action);
@@ -161,6 +182,7 @@ fn version_1_is_brought_up_to_date() {
 fn commands_of_version_1_are_written_as_they_were() {
     for text in [
         r#"{"time_ms":1790000000000,"action":{"do":"create_volume","id":"c2e5b92a-5ac4-540e-a804-8109c876bf45","name":"db","backing":{"type":"memory"},"size_bytes":1048576,"block_size_bytes":null,"read_only":false}}"#,
+        r#"{"time_ms":1790000000000,"action":{"do":"create_host","id":"89121da0-2e55-5d5f-a79a-2cb81e4676f3","name":"esx1","nqn":"nqn.2014-08.org.example:esx1","iqn":null}}"#,
         r#"{"time_ms":1790000000000,"action":{"do":"create_volume","id":"9cfb3b4b-4565-537a-acc9-eaaa3d589ede","name":"shop/img","backing":{"type":"image","path":"/srv/a.raw"},"size_bytes":1048576,"block_size_bytes":null,"read_only":false}}"#,
     ] {
         let command: Command = serde_json::from_str(text).unwrap();

@@ -32,7 +32,13 @@ fn hosts_are_unique_in_every_form() {
     let mut state = bench();
     let iqn = Iqn::parse("iqn.1998-01.com.vmware:esx3").unwrap();
     let with_iqn = |text: &str, iqn: &Iqn| {
-        Action::CreateHost(NewHost { id: id_of(text), name: name(text), nqn: None, iqn: Some(iqn.clone()) })
+        Action::CreateHost(NewHost {
+            id: id_of(text),
+            name: name(text),
+            nqn: None,
+            iqn: Some(iqn.clone()),
+            chap: None,
+        })
     };
     assert_eq!(run(&mut state, [with_iqn("esx3", &iqn)]), [Event::HostCreated { host: name("esx3") }]);
     assert_eq!(refused(&mut state, create("esx1")).kind, RefusalKind::Exists);
@@ -95,4 +101,88 @@ fn removing_a_host_is_refused_while_it_is_allowed() {
     run(&mut state, [deny("t", "esx1")]);
     assert_eq!(run(&mut state, [delete.clone()]), [Event::HostDeleted { host: name("esx1") }]);
     assert_eq!(refused(&mut state, delete).kind, RefusalKind::NotFound);
+}
+
+fn secret(text: &str) -> Option<ChapSecret> {
+    Some(ChapSecret::parse(text).unwrap())
+}
+
+fn set(host: &str, incoming: Option<ChapSecret>, mutual: Option<ChapSecret>) -> Action {
+    Action::SetChap { host: name(host), secret: incoming, mutual }
+}
+
+const FIRST: &str = "first-secret-1";
+const SECOND: &str = "second-secret-2";
+
+#[test]
+fn chap_is_given_changed_in_parts_and_taken_away() {
+    let mut state = bench();
+    run(&mut state, [Action::CreateHost(chap_host("win1", FIRST))]);
+    let chap = |state: &State| state.hosts()[&name("win1")].chap.clone();
+    assert_eq!(chap(&state).unwrap(), Chap { secret: secret(FIRST).unwrap(), mutual: None });
+
+    let changed = [Event::HostChanged { host: name("win1") }];
+    assert_eq!(run(&mut state, [set("win1", None, secret(SECOND))]), changed);
+    assert_eq!(chap(&state).unwrap(), Chap { secret: secret(FIRST).unwrap(), mutual: secret(SECOND) });
+    assert_eq!(run(&mut state, [set("win1", None, secret(SECOND))]), []);
+    run(&mut state, [set("win1", secret("third-secret-3"), None)]);
+    assert_eq!(chap(&state).unwrap().mutual, secret(SECOND));
+
+    let clear = Action::ClearChap { host: name("win1") };
+    assert_eq!(run(&mut state, [clear.clone()]), changed);
+    assert_eq!(chap(&state), None);
+    assert_eq!(run(&mut state, [clear]), []);
+    assert_eq!(refused(&mut state, Action::ClearChap { host: name("win2") }).kind, RefusalKind::NotFound);
+}
+
+#[test]
+fn chap_that_would_not_protect_is_refused() {
+    let mut state = bench();
+    // esx1 has an NQN only.
+    let refusal = refused(&mut state, set("esx1", secret(FIRST), None));
+    assert!(refusal.kind == RefusalKind::Invalid && refusal.why.contains("no IQN"), "{refusal:?}");
+    let mut without_iqn = new_host("esx3");
+    without_iqn.chap = chap_host("esx3", FIRST).chap;
+    assert_eq!(refused(&mut state, Action::CreateHost(without_iqn)).kind, RefusalKind::Invalid);
+
+    let mut same = chap_host("win1", FIRST);
+    same.chap.as_mut().unwrap().mutual = secret(FIRST);
+    let refusal = refused(&mut state, Action::CreateHost(same));
+    assert!(refusal.why.contains("the same"), "{refusal:?}");
+    let mut plain = chap_host("win1", FIRST);
+    plain.chap = None;
+    run(&mut state, [Action::CreateHost(plain)]);
+    let refusal = refused(&mut state, set("win1", None, secret(SECOND)));
+    assert!(refusal.next.contains("--chap --mutual"), "{refusal:?}");
+    run(&mut state, [set("win1", secret(FIRST), secret(SECOND))]);
+    assert_eq!(refused(&mut state, set("win1", secret(SECOND), None)).kind, RefusalKind::Invalid);
+}
+
+/// What a secret may get into: the state and its commands in serialized form, and nothing that people read.
+#[test]
+fn secrets_are_in_no_text_for_people() {
+    let mut state = bench();
+    let actions = [Action::CreateHost(chap_host("win1", FIRST)), set("win1", None, secret(SECOND))];
+    for action in actions {
+        let command = command(action);
+        let mut shown = format!("{command:?} {} {}", command.action.describe(), command.action.label());
+        shown.push_str(&format!("{:?}", state.apply(&command).unwrap()));
+        shown.push_str(&format!("{state:?}"));
+        assert!(!shown.contains(FIRST) && !shown.contains(SECOND), "{shown}");
+    }
+    let refusal = refused(&mut state, set("win1", secret(SECOND), None));
+    assert!(!format!("{refusal:?}").contains(SECOND));
+    let stored = String::from_utf8(state.encode()).unwrap();
+    assert!(stored.contains(FIRST) && stored.contains(SECOND));
+}
+
+#[test]
+fn an_initiator_may_log_in_where_it_is_allowed() {
+    let mut state = bench();
+    run(&mut state, [Action::CreateHost(chap_host("win1", FIRST))]);
+    let may = |state: &State| state.may_log_in(&state.targets()[&name("t")], "iqn.1998-01.com.vmware:win1");
+    assert!(!may(&state));
+    run(&mut state, [allow("t", "win1")]);
+    assert!(may(&state));
+    assert!(!state.may_log_in(&state.targets()[&name("t")], "iqn.1998-01.com.vmware:win2"));
 }

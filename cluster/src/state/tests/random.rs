@@ -107,8 +107,25 @@ fn new_hosts() -> impl Strategy<Value = Action> {
     (ids(), host_names(), number(), number()).prop_map(|(id, name, nqn, iqn)| {
         let nqn = nqn.map(|i| Nqn::parse(&format!("nqn.2014-08.org.example:{i}")).unwrap());
         let iqn = iqn.map(|i| Iqn::parse(&format!("iqn.2014-08.org.example:{i}")).unwrap());
-        Action::CreateHost(NewHost { id, name, nqn, iqn })
+        // Without an IQN it is refused.
+        let chap = iqn.is_some() || name.as_str() == "j";
+        let chap = chap.then(|| Chap { secret: secret(id.as_u128() as u32), mutual: None });
+        Action::CreateHost(NewHost { id, name, nqn, iqn, chap })
     })
+}
+
+/// A few secrets, so that those of both directions meet.
+fn secret(pick: u32) -> ChapSecret {
+    ChapSecret::parse(&format!("secret-number-{}", pick % 3)).unwrap()
+}
+
+fn chap_actions() -> impl Strategy<Value = Action> {
+    let some = || prop::option::of((0u32..3).prop_map(secret));
+    prop_oneof![
+        3 => (host_names(), some(), some())
+            .prop_map(|(host, secret, mutual)| Action::SetChap { host, secret, mutual }),
+        1 => host_names().prop_map(|host| Action::ClearChap { host }),
+    ]
 }
 
 fn new_targets() -> impl Strategy<Value = Action> {
@@ -124,6 +141,7 @@ fn actions() -> impl Strategy<Value = Action> {
         6 => new_volumes(),
         2 => new_hosts(),
         2 => new_targets(),
+        2 => chap_actions(),
         1 => volume_names().prop_map(|volume| Action::DeleteVolume { volume }),
         1 => (target_names(), any::<bool>()).prop_map(|(target, force)| Action::DeleteTarget { target, force }),
         1 => host_names().prop_map(|host| Action::DeleteHost { host }),
@@ -187,6 +205,7 @@ fn event_fits(state: &State, event: &Event) -> bool {
             snapshot.volumes.iter().all(as_held) && snapshot.volumes.keys().eq(volumes)
         }
         Event::DiscoveryChanged { generation } => state.discovery_generation() == *generation,
+        Event::HostChanged { host } => state.hosts()[host].iqn.is_some(),
         Event::HostCreated { host } => state.hosts().contains_key(host),
         Event::HostDeleted { host } => !state.hosts().contains_key(host),
         Event::NamespaceAttached { target: name, nsid, volume } => {
@@ -289,6 +308,7 @@ fn steer(state: &State, action: &mut Action, pick: usize) -> Option<()> {
             *target = found.name.clone();
             *volume = state.volumes()[nth(pick / 5, found.namespaces.values())?].name.clone();
         }
+        Action::SetChap { host, .. } | Action::ClearChap { host } => *host = a_host()?,
         Action::AllowHost { target, host } => (*target, *host) = (a_target()?, a_host()?),
         Action::DenyHost { target, host } => {
             let found = nth(pick, state.targets().values().filter(|target| !target.access.hosts.is_empty()))?;
@@ -327,7 +347,7 @@ fn sequences_get_somewhere() {
         }
     }
     let rare: Vec<_> = carried_out.iter().filter(|(_, count)| **count < 10).collect();
-    assert!(rare.is_empty() && carried_out.len() == 26, "{rare:?} of {carried_out:?}");
+    assert!(rare.is_empty() && carried_out.len() == 28, "{rare:?} of {carried_out:?}");
 }
 
 proptest! {
