@@ -1,5 +1,6 @@
 //! The command line. `ashlar serve` runs a node; every other command talks to a node's API, or to nobody.
 
+mod chap;
 mod config;
 mod connect_help;
 mod debug;
@@ -75,7 +76,7 @@ enum Command {
     /// Run a node
     ///
     /// Without a configuration file it is an embedded single node: state in ./ashlar-data, NVMe/TCP on
-    /// 127.0.0.1:4420, the API on 127.0.0.1:7070.
+    /// 127.0.0.1:4420, iSCSI on 127.0.0.1:3260, the API on 127.0.0.1:7070.
     Serve(Serve),
     /// Health in one screen; succeeds only when a node answered and is ready
     Status,

@@ -1,5 +1,6 @@
 //! `ashlar status`: health in one screen.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use ashlar_cluster::api::{Phase, StatusView};
@@ -20,7 +21,9 @@ pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
 fn table(status: &StatusView) -> String {
     let (node, counts) = (&status.node, &status.counts);
     let provisioned = Bytes::new(status.capacity.provisioned_bytes).rounded();
-    let listen: Vec<String> = node.nvme_listen.iter().map(ToString::to_string).collect();
+    let listen = |addresses: &[SocketAddr]| {
+        or_dash(addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    };
     let attention = match status.attention.as_slice() {
         [] => "nothing needs attention".to_owned(),
         sentences => sentences.join("\n"),
@@ -28,16 +31,18 @@ fn table(status: &StatusView) -> String {
     fields(vec![
         ("Node", format!("{}, {}, for {}", node.name, node.phase.as_str(), age(node.uptime_ms))),
         ("Version", format!("{}, {}", node.version, count(node.reactors.into(), "reactor"))),
-        ("NVMe/TCP", or_dash(listen.join(", "))),
+        ("NVMe/TCP", listen(&node.nvme_listen)),
+        ("iSCSI", listen(&node.iscsi_listen)),
         ("Volumes", format!("{}, {provisioned} provisioned", counts.volumes)),
         ("Devices", devices(status)),
         ("Targets", counts.targets.to_string()),
         (
             "Hosts",
             format!(
-                "{}; {}, {}",
+                "{}; {}, {}, {}",
                 counts.hosts,
                 count(counts.controllers, "controller"),
+                count(counts.sessions, "session"),
                 count(counts.connections, "connection")
             ),
         ),

@@ -16,17 +16,17 @@ use super::{Global, output};
 pub(crate) enum TargetCommand {
     /// Create a target; a fresh one lets no host in
     Create(Create),
-    /// Attach a volume: hosts see a new namespace at once
+    /// Attach a volume: hosts see a new namespace, and a LUN of the same number, at once
     Attach {
         /// The target
         target: String,
         /// The volume
         volume: String,
-        /// Namespace id, from 1; by default the lowest free one
+        /// Namespace id and LUN, from 1; by default the lowest free one
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
         nsid: Option<u32>,
     },
-    /// Detach a volume: hosts lose the namespace at once, the data stays
+    /// Detach a volume: hosts lose the namespace and LUN at once, the data stays
     Detach {
         /// The target
         target: String,
@@ -83,6 +83,9 @@ pub(crate) struct Create {
     /// Its NVMe qualified name; by default nqn.2026-11.io.ashlar:NAME
     #[arg(long)]
     nqn: Option<String>,
+    /// Its iSCSI name; by default iqn.2026-11.io.ashlar:NAME
+    #[arg(long)]
+    iqn: Option<String>,
     /// Let every host in that can reach it
     #[arg(long)]
     any_host: bool,
@@ -112,7 +115,9 @@ pub(crate) fn run(command: TargetCommand, global: &Global) -> Result<(), Failure
     match command {
         TargetCommand::Create(create) => {
             let target = client.create_target(&create.request())?;
-            output::show(global.output, &target, |target| format!("created {}: {}", target.name, target.nqn))
+            output::show(global.output, &target, |target| {
+                format!("created {}: {}, {}", target.name, target.nqn, target.iqn)
+            })
         }
         TargetCommand::Attach { target, volume, nsid } => {
             let request = AttachVolumeRequest { volume: volume.clone(), nsid };
@@ -146,7 +151,7 @@ impl Create {
         CreateTargetRequest {
             name: self.name,
             nqn: self.nqn,
-            iqn: None,
+            iqn: self.iqn,
             listen: self.listen,
             any_host: self.any_host,
         }
@@ -201,9 +206,10 @@ fn list_table(list: &TargetList) -> String {
             target.namespaces.len().to_string(),
             allowed(target),
             target.controllers.len().to_string(),
+            target.sessions.len().to_string(),
         ]
     });
-    output::table(["NAME", "NQN", "VOLUMES", "HOSTS", "CONTROLLERS"], &[2, 4], rows.collect())
+    output::table(["NAME", "NQN", "VOLUMES", "HOSTS", "CONTROLLERS", "SESSIONS"], &[2, 4, 5], rows.collect())
 }
 
 fn show_table(target: &TargetView) -> String {
@@ -220,16 +226,24 @@ fn show_table(target: &TargetView) -> String {
         let queues = output::count(controller.io_queues.into(), "I/O queue");
         format!("{}: {host}, {queues}, for {}", controller.controller_id, age(controller.age_ms))
     });
+    let sessions = target.sessions.iter().map(|session| {
+        let host = session.host.as_deref().unwrap_or(&session.initiator);
+        format!("{}: {host}, at portal group {}, for {}", session.tsih, session.portal, age(session.age_ms))
+    });
+    let addresses = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
     let lines = |lines: Vec<String>| or_dash(lines.join("\n"));
     fields(vec![
         ("Name", target.name.clone()),
         ("NQN", target.nqn.clone()),
+        ("IQN", target.iqn.clone()),
         ("Serial", target.serial.clone()),
-        ("Reached at", lines(target.nvme_addresses.iter().map(ToString::to_string).collect())),
+        ("NVMe/TCP at", lines(addresses(&target.nvme_addresses))),
+        ("iSCSI at", lines(addresses(&target.iscsi_addresses))),
         ("Lets in", allowed(target)),
         ("Volumes", lines(namespaces.collect())),
         ("Paths", lines(groups.collect())),
         ("Controllers", lines(controllers.collect())),
+        ("Sessions", lines(sessions.collect())),
         ("Connections", target.connections.to_string()),
         ("Created", age_since(target.created_ms)),
         ("UUID", target.id.to_string()),

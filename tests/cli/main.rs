@@ -1,6 +1,7 @@
 //! The built binary as scripts and people meet it: exit codes, what goes to which stream, what is asked of a
 //! node. The node is a stand-in that answers each request with a prepared reply.
 
+mod host;
 mod node;
 mod storage;
 
@@ -30,6 +31,7 @@ fn target(name: &str) -> Value {
         "namespaces": [{ "nsid": 1, "volume": "db", "volume_id": "00000000-0000-0000-0000-000000000001",
                          "size_bytes": 1 << 30 }],
         "any_host": false, "hosts": ["esx1"], "listen": [], "nvme_addresses": ["10.0.0.11:4420"],
+        "iscsi_addresses": ["10.0.0.11:3260"],
         "groups": [{ "group": "db", "ana_group_id": 1, "state": "optimized" }],
         "created_ms": 0, "connections": 0, "controllers": [],
     })
@@ -40,9 +42,10 @@ fn status(phase: &str) -> Value {
         "node": {
             "id": "00000000-0000-0000-0000-000000000003", "name": "a", "version": "0.1.0", "phase": phase,
             "uptime_ms": 61_000, "created_ms": 0, "reactors": 2, "nvme_listen": ["127.0.0.1:4420"],
+            "iscsi_listen": ["127.0.0.1:3260"],
             "changes": 1, "state_hash": "00",
         },
-        "counts": { "volumes": 1, "targets": 1, "hosts": 0, "connections": 3, "controllers": 1 },
+        "counts": { "volumes": 1, "targets": 1, "hosts": 0, "connections": 3, "controllers": 1, "sessions": 2 },
         "capacity": { "provisioned_bytes": 1u64 << 30 }, "attention": ["one", "two"],
     })
 }
@@ -81,6 +84,8 @@ fn wrong_usage_is_2_and_names_the_word() {
         (&["target", "allow", "vm"], "--any-host"),
         (&["target", "create", "vm", "--listen", "somewhere"], "--listen"),
         (&["host", "add", "esx1"], "--nqn"),
+        (&["host", "add", "esx1"], "--iqn"),
+        (&["host", "rotate", "esx1", "--chap", "--no-chap"], "--no-chap"),
         (&["completions", "cmd"], "fish"),
         (&["man", "nothing"], "no command"),
         (&["status", "--output", "xml"], "json"),
@@ -132,6 +137,10 @@ fn no_node_is_5_for_every_command_that_needs_one() {
         &["target", "connect-help", "vm"],
         &["target", "ana", "vm", "db", "inaccessible"],
         &["host", "add", "esx1", "--nqn", "nqn.2014-08.org.example:esx1"],
+        &["host", "add", "win1", "--iqn", "iqn.1991-05.com.microsoft:win1", "--chap", "--mutual"],
+        &["host", "rotate", "win1"],
+        &["host", "rotate", "win1", "--mutual"],
+        &["host", "rotate", "win1", "--no-chap", "--yes"],
         &["host", "list"],
         &["host", "show", "esx1"],
         &["host", "remove", "esx1", "--yes"],
@@ -262,9 +271,17 @@ fn targets_are_given_volumes_and_hosts() {
 
 #[test]
 fn connect_help_prints_commands_to_paste() {
-    let (stdout, _, _) = run_with(&["target", "connect-help", "vm"], vec![(200, target("vm"))], 0);
-    let line = "  nvme connect -t tcp -a 10.0.0.11 -s 4420 -n nqn.2026-11.io.ashlar:vm\n";
-    assert!(stdout.contains(line), "{stdout}");
+    let hosts = json!({ "hosts": [host::view("esx1", "mutual"), host::view("other", "none")] });
+    let replies = vec![(200, target("vm")), (200, hosts)];
+    let (stdout, _, _) = run_with(&["target", "connect-help", "vm"], replies, 0);
+    for line in [
+        "  nvme connect -t tcp -a 10.0.0.11 -s 4420 -n nqn.2026-11.io.ashlar:vm\n",
+        "  iscsiadm -m discovery -t sendtargets -p 10.0.0.11:3260\n",
+        "  Set-IscsiChapSecret -ChapSecret 'TARGET-SECRET'\n",
+        "--direction=uni --level=required --authname=iqn.1998-01.com.vmware:esx1 --secret='HOST-SECRET'\n",
+    ] {
+        assert!(stdout.contains(line), "{line} in {stdout}");
+    }
     assert!(!stdout.contains("note:"), "{stdout}");
 }
 
@@ -275,10 +292,11 @@ fn status_succeeds_only_when_the_node_is_ready() {
 Node       a, ready, for 1 min 1 s
 Version    0.1.0, 2 reactors
 NVMe/TCP   127.0.0.1:4420
+iSCSI      127.0.0.1:3260
 Volumes    1, 1 GiB provisioned
 Devices    none
 Targets    1
-Hosts      0; 1 controller, 3 connections
+Hosts      0; 1 controller, 2 sessions, 3 connections
 Attention  one
            two
 ";

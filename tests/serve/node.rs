@@ -224,7 +224,7 @@ impl Node {
             self.client.attach_volume(name, &request).unwrap();
         }
         let nqn = Some(HostOptions::new("", "").hostnqn);
-        let request = CreateHostRequest { name: "host".into(), nqn, iqn: None };
+        let request = CreateHostRequest { name: "host".into(), nqn, ..CreateHostRequest::default() };
         // Another target's test host is the same.
         let _ = self.client.create_host(&request);
         self.client.allow_host(name, "host").unwrap()

@@ -1,21 +1,33 @@
 //! `ashlar target connect-help`: the exact commands that connect a host to a target.
 
+mod iscsi;
+mod nvme;
+
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-use ashlar_cluster::api::TargetView;
+use ashlar_cluster::api::{ChapMode, HostView, TargetView};
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::{Global, output};
 
-/// What to type, by operating system. Commands are complete; notes are sentences.
+/// What to type. Commands are complete; notes are sentences.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Help {
     target: String,
     nqn: String,
-    linux: Vec<Step>,
-    esxi: Vec<Step>,
+    iqn: String,
+    nvme: Vec<System>,
+    iscsi: Vec<System>,
     notes: Vec<String>,
+}
+
+/// Where it is typed.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct System {
+    name: &'static str,
+    heading: &'static str,
+    steps: Vec<Step>,
 }
 
 /// Commands that belong together, and what they do.
@@ -25,10 +37,42 @@ struct Step {
     commands: Vec<String>,
 }
 
+impl System {
+    fn new(name: &'static str, heading: &'static str, steps: Vec<Step>) -> Self {
+        Self { name, heading, steps }
+    }
+}
+
+impl Step {
+    fn new<T: Into<String>>(what: &'static str, commands: impl IntoIterator<Item = T>) -> Self {
+        Self { what, commands: commands.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// The target, where it is reached, and whom it lets in.
+struct Question<'a> {
+    target: &'a TargetView,
+    nvme: Vec<SocketAddr>,
+    iscsi: Vec<SocketAddr>,
+    /// The hosts that the target lists.
+    hosts: Vec<HostView>,
+}
+
 pub(crate) fn run(target: &TargetView, global: &Global) -> Result<(), Failure> {
-    let node = target.nvme_addresses.iter().any(is_wildcard).then(|| node_address(&global.api)).flatten();
-    let help = Help::new(target, &reachable(&target.nvme_addresses, node));
-    output::show(global.output, &help, Help::text)
+    let mut hosts = Vec::new();
+    if !target.hosts.is_empty() {
+        hosts = global.client().hosts()?.hosts;
+        hosts.retain(|host| target.hosts.contains(&host.name));
+    }
+    let all = target.nvme_addresses.iter().chain(&target.iscsi_addresses);
+    let node = all.into_iter().any(is_wildcard).then(|| node_address(&global.api)).flatten();
+    let question = Question {
+        target,
+        nvme: reachable(&target.nvme_addresses, node),
+        iscsi: reachable(&target.iscsi_addresses, node),
+        hosts,
+    };
+    output::show(global.output, &Help::new(&question), Help::text)
 }
 
 fn is_wildcard(address: &SocketAddr) -> bool {
@@ -64,32 +108,28 @@ fn reachable(addresses: &[SocketAddr], node: Option<IpAddr>) -> Vec<SocketAddr> 
 }
 
 impl Help {
-    fn new(target: &TargetView, addresses: &[SocketAddr]) -> Self {
-        let nqn = quoted(&target.nqn);
+    fn new(question: &Question<'_>) -> Self {
+        let Question { target, nvme, iscsi, hosts } = question;
+        let of = |addresses: &[SocketAddr], systems: &dyn Fn() -> Vec<System>| {
+            if addresses.is_empty() { Vec::new() } else { systems() }
+        };
         Self {
             target: target.name.clone(),
             nqn: target.nqn.clone(),
-            linux: linux(&nqn, addresses),
-            esxi: if addresses.iter().all(|address| address.ip().is_loopback()) {
-                Vec::new()
-            } else {
-                esxi(&nqn, addresses)
-            },
-            notes: notes(target, addresses),
+            iqn: target.iqn.clone(),
+            nvme: of(nvme, &|| nvme::systems(&quoted(&target.nqn), nvme)),
+            iscsi: of(iscsi, &|| iscsi::systems(target, iscsi, hosts)),
+            notes: notes(question),
         }
     }
 
     fn text(&self) -> String {
-        let mut text = format!("Target {}, {}\n", self.target, self.nqn);
+        let mut text = format!("Target {}, {}, {}\n", self.target, self.nqn, self.iqn);
         for note in &self.notes {
             text.push_str(&format!("note: {note}\n"));
         }
-        let systems = [
-            ("Linux, as root, with nvme-cli", &self.linux),
-            ("VMware ESXi 7.0 Update 3 or later", &self.esxi),
-        ];
-        for (system, steps) in systems.into_iter().filter(|(_, steps)| !steps.is_empty()) {
-            text.push_str(&format!("\n{system}:\n"));
+        for System { heading, steps, .. } in self.nvme.iter().chain(&self.iscsi) {
+            text.push_str(&format!("\n{heading}:\n"));
             for step in steps {
                 text.push_str(&format!("  # {}\n", step.what));
                 text.extend(step.commands.iter().map(|command| format!("  {command}\n")));
@@ -99,67 +139,22 @@ impl Help {
     }
 }
 
-fn linux(nqn: &str, addresses: &[SocketAddr]) -> Vec<Step> {
-    let at = |address: &SocketAddr| format!("-t tcp -a {} -s {}", address.ip(), address.port());
-    let each = |verb: &str, rest: &str| -> Vec<String> {
-        addresses.iter().map(|address| format!("nvme {verb} {}{rest}", at(address))).collect()
-    };
-    let first = |verb: &str| each(verb, "").into_iter().take(1).collect();
-    vec![
-        Step { what: "once after boot", commands: vec!["modprobe nvme-tcp".to_owned()] },
-        Step { what: "what this node offers to this host", commands: first("discover") },
-        Step {
-            what: if addresses.len() > 1 { "connect, one path per address" } else { "connect" },
-            commands: each("connect", &format!(" -n {nqn}")),
-        },
-        Step { what: "or connect to all targets that let this host in", commands: first("connect-all") },
-        Step {
-            what: "look, and disconnect",
-            commands: vec![
-                "nvme list".to_owned(),
-                "nvme list-subsys".to_owned(),
-                format!("nvme disconnect -n {nqn}"),
-            ],
-        },
-    ]
-}
-
-fn esxi(nqn: &str, addresses: &[SocketAddr]) -> Vec<Step> {
-    let remote = addresses.iter().filter(|address| !address.ip().is_loopback());
-    let at = remote.map(|address| format!("-i {} -p {}", address.ip(), address.port())).collect::<Vec<_>>();
-    let discover = at.iter().take(1).map(|at| format!("esxcli nvme fabrics discover -a vmhba64 {at}"));
-    let connect = at.iter().map(|at| format!("esxcli nvme fabrics connect -a vmhba64 {at} -s {nqn}"));
-    vec![
-        Step {
-            what: "once: NVMe/TCP on the storage uplink and its vmkernel port (yours for vmnic1 and vmk1)",
-            commands: vec![
-                "esxcli nvme fabrics enable -p TCP -d vmnic1".to_owned(),
-                "esxcli network ip interface tag add -i vmk1 -t NVMeTCP".to_owned(),
-            ],
-        },
-        Step {
-            what: "the adapter this made (yours for vmhba64 below)",
-            commands: vec!["esxcli nvme adapter list".to_owned()],
-        },
-        Step { what: "discover", commands: discover.collect() },
-        Step { what: "connect", commands: connect.collect() },
-    ]
-}
-
 /// What would keep a host from seeing a disk, and how to mend it.
-fn notes(target: &TargetView, addresses: &[SocketAddr]) -> Vec<String> {
+fn notes(question: &Question<'_>) -> Vec<String> {
+    let Question { target, nvme, iscsi, hosts } = question;
+    let addresses: Vec<_> = nvme.iter().chain(iscsi).collect();
     let name = &target.name;
     let mut notes = Vec::new();
     if addresses.is_empty() {
         notes.push("this node does not offer the target on any address it listens on".to_owned());
     }
-    if addresses.iter().any(is_wildcard) {
+    if addresses.iter().any(|address| is_wildcard(address)) {
         notes.push("put an address of the node for the wildcard below".to_owned());
     }
     if !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback()) {
         notes.push(
             "the node listens on loopback only, so these work on the node itself; for other hosts set \
-             nvmeof.listen in its configuration"
+             nvmeof.listen and iscsi.listen in its configuration"
                 .to_owned(),
         );
     }
@@ -169,7 +164,12 @@ fn notes(target: &TargetView, addresses: &[SocketAddr]) -> Vec<String> {
     if !target.any_host && target.hosts.is_empty() {
         notes.push(format!(
             "no host is let in yet: ashlar host add HOST --nqn \"$(cat /etc/nvme/hostnqn)\" with the host's own \
-             file, then ashlar target allow {name} HOST"
+             file, or --iqn with the name of its iSCSI initiator, then ashlar target allow {name} HOST"
+        ));
+    }
+    if target.any_host && hosts.iter().any(|host| host.chap != ChapMode::None) {
+        notes.push(format!(
+            "any host is let in, without CHAP, also where hosts have it: ashlar target deny {name} --any-host"
         ));
     }
     notes
@@ -188,19 +188,39 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn target(addresses: &[&str]) -> TargetView {
+    fn target(nvme: &[&str], iscsi: &[&str]) -> TargetView {
         serde_json::from_value(serde_json::json!({
             "id": "00000000-0000-0000-0000-000000000001",
             "name": "vm", "nqn": "nqn.2026-11.io.ashlar:vm", "iqn": "iqn.2026-11.io.ashlar:vm",
             "serial": "0", "namespaces": [], "any_host": false, "hosts": [], "listen": [],
-            "nvme_addresses": addresses, "groups": [], "created_ms": 0, "connections": 0, "controllers": [],
+            "nvme_addresses": nvme, "iscsi_addresses": iscsi, "groups": [], "created_ms": 0, "connections": 0,
+            "controllers": [], "sessions": [],
         }))
         .unwrap()
     }
 
+    pub(super) fn host(name: &str, chap: ChapMode) -> HostView {
+        serde_json::from_value(serde_json::json!({
+            "id": "00000000-0000-0000-0000-000000000002", "name": name, "targets": ["vm"], "controllers": 0,
+            "iqn": format!("iqn.2014-08.org.example:{name}"), "chap": chap, "created_ms": 0,
+        }))
+        .unwrap()
+    }
+
+    pub(super) fn help_with(nvme: &[&str], iscsi: &[&str], hosts: &[HostView]) -> Help {
+        let target = target(nvme, iscsi);
+        Help::new(&Question {
+            target: &target,
+            nvme: reachable(&target.nvme_addresses, None),
+            iscsi: reachable(&target.iscsi_addresses, None),
+            hosts: hosts.to_vec(),
+        })
+    }
+
     fn help(addresses: &[&str], node: Option<&str>) -> Help {
-        let target = target(addresses);
-        Help::new(&target, &reachable(&target.nvme_addresses, node.map(|ip| ip.parse().unwrap())))
+        let target = target(addresses, &[]);
+        let nvme = reachable(&target.nvme_addresses, node.map(|ip| ip.parse().unwrap()));
+        Help::new(&Question { target: &target, nvme, iscsi: Vec::new(), hosts: Vec::new() })
     }
 
     #[test]
@@ -219,16 +239,17 @@ mod tests {
 
     #[test]
     fn loopback_is_not_offered_to_other_machines() {
-        let help = help(&["127.0.0.1:4420"], None);
-        assert_eq!(help.esxi, []);
+        let help = help_with(&["127.0.0.1:4420"], &["127.0.0.1:3260"], &[]);
+        let names = |systems: &[System]| systems.iter().map(|system| system.name).collect::<Vec<_>>();
+        assert_eq!((names(&help.nvme), names(&help.iscsi)), (vec!["linux"], vec!["linux", "qemu"]));
         assert!(help.notes[0].contains("loopback only"), "{:?}", help.notes);
     }
 
     #[test]
     fn wildcards_become_an_address_of_the_node() {
         let known = help(&["0.0.0.0:4420", "[::]:4420"], Some("10.0.0.9"));
-        assert_eq!(known.linux[2].commands.len(), 1);
-        assert!(known.linux[2].commands[0].contains("-a 10.0.0.9 -s 4420"));
+        assert_eq!(known.nvme[0].steps[2].commands.len(), 1);
+        assert!(known.nvme[0].steps[2].commands[0].contains("-a 10.0.0.9 -s 4420"));
         let unknown = help(&["0.0.0.0:4420"], None);
         assert!(unknown.notes[0].contains("wildcard"), "{:?}", unknown.notes);
         assert_eq!(node_address("http://10.0.0.7:7070/"), Some("10.0.0.7".parse().unwrap()));
