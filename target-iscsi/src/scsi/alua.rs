@@ -1,8 +1,10 @@
 //! Target port groups (SPC-4, sections 5.15, 6.37 and 6.45).
 
 use ashlar_env::Volume;
+use ashlar_env::reservation::Access;
 
 use super::block::nothing;
+use super::long::{self, Io};
 use super::sense::{Asc, Failure, Key, Sense};
 use super::units::{Context, MappedUnit};
 use super::{Data, Step};
@@ -83,10 +85,16 @@ pub(super) fn set<V: Volume>(
         }
         wanted.push((group, state));
     }
-    for (group, state) in wanted {
-        if !command.units.change_group(group, state) {
-            return Err(Sense::new(Key::HardwareError, Asc::SET_GROUPS_FAILED).into());
+    let now = command.units.target().port_groups.get(&unit.unit.port_group).copied().unwrap_or_default();
+    let ask = command.units.change_group();
+    let io = Io::new(command, unit);
+    Ok(long::step(unit, async move {
+        io.permit(Access::Write).await?;
+        for (group, state) in wanted {
+            if state != now && !ask.as_ref().is_some_and(|ask| ask(group, state)) {
+                return Err(Sense::new(Key::HardwareError, Asc::SET_GROUPS_FAILED).into());
+            }
         }
-    }
-    Ok(nothing())
+        Ok(Data::None)
+    }))
 }

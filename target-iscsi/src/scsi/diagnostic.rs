@@ -10,14 +10,14 @@ use super::units::Context;
 const SUPPORTED_PAGES: [u8; 5] = [0x00, 0, 0, 1, 0x00];
 
 /// SEND DIAGNOSTIC (SPC-4, section 6.42): the default self-test finds nothing wrong; others are not there.
-pub(super) fn send<V: Volume>(command: &Context<'_, V>, data: &Data) -> Result<(), Failure> {
+pub(super) fn send<V: Volume>(command: &Context<'_, V>, data: &Data) -> Result<Vec<u8>, Failure> {
     let cdb = &command.request.cdb;
     let (code, self_test, len) = (cdb.head[1] >> 5, cdb.head[1] & 0x04 != 0, usize::from(cdb.u16(3)));
     if code != 0 {
         return Err(Sense::cdb_bit(1, 7).into());
     }
     if len == 0 {
-        return Ok(());
+        return Ok(Vec::new());
     }
     if self_test {
         return Err(Sense::cdb(3).into());
@@ -26,7 +26,7 @@ pub(super) fn send<V: Volume>(command: &Context<'_, V>, data: &Data) -> Result<(
         return Err(Sense::illegal(Asc::INFORMATION_UNIT).into());
     }
     match &data.gather()[..] {
-        [0x00, _, 0, 0, ..] => Ok(()),
+        [0x00, _, 0, 0, ..] => Ok(Vec::new()),
         [_, _, _, _, ..] => Err(Sense::parameter(0).into()),
         _ => Err(Sense::illegal(Asc::PARAMETER_LENGTH).into()),
     }
@@ -71,13 +71,13 @@ pub(super) fn log<V: Volume>(command: &Context<'_, V>) -> Result<Vec<u8>, Failur
 }
 
 /// START STOP UNIT (SBC-3, section 5.25): there is nothing to start, and stopping would hurt other initiators.
-pub(super) fn start_stop<V: Volume>(command: &Context<'_, V>) -> Result<(), Failure> {
+pub(super) fn start_stop<V: Volume>(command: &Context<'_, V>) -> Result<Vec<u8>, Failure> {
     let cdb = &command.request.cdb;
     match (cdb.head[4] >> 4, cdb.head[4] & 0x02 != 0) {
         // LOEJ: there is nothing to load or to eject.
         (_, true) => Err(Sense::cdb_bit(4, 1).into()),
         // START_VALID or STOP, ACTIVE, IDLE, STANDBY, LU_CONTROL.
-        (0..=3 | 7, false) => Ok(()),
+        (0..=3 | 7, false) => Ok(Vec::new()),
         _ => Err(Sense::cdb_bit(4, 7).into()),
     }
 }

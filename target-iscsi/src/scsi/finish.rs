@@ -7,17 +7,19 @@ use super::sense::{Asc, Failure, Key, Sense};
 use super::{Answer, Data, Status};
 
 /// What makes the answer to a command of its operation's outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finish {
     /// Sense data in descriptor format.
     pub(super) descriptor: bool,
     pub(super) kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The data read, if there are any.
     Plain,
+    /// These data, now that the command is permitted.
+    Give(Data),
     /// The parameter data of GET LBA STATUS, cut to an allocation length.
     LbaStatus { allocation_bytes: u32 },
 }
@@ -34,9 +36,12 @@ impl Finish {
                     bytes.truncate(allocation_bytes as usize);
                     Answer::good(Data::from_bytes(bytes))
                 }
-                Kind::Plain => Answer::good(Data::None),
+                Kind::Plain | Kind::Give(_) => Answer::good(Data::None),
             },
-            Ok(Outcome::Done | Outcome::Reservation { .. }) => Answer::good(Data::None),
+            Ok(Outcome::Done | Outcome::Reservation { .. }) => match self.kind {
+                Kind::Give(data) => Answer::good(data),
+                Kind::Plain | Kind::LbaStatus { .. } => Answer::good(Data::None),
+            },
             Err(error) => failure(&error).answer(self.descriptor),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ashlar_env::buf::{Buf, MAX_BYTES};
 use ashlar_env::disk::Durability;
+use ashlar_env::reservation::Access;
 use ashlar_env::spawn::yield_now;
 use ashlar_env::units::{BlockRange, BlockSize, Lba};
 use ashlar_env::volume::{Issuer, Operation, Outcome};
@@ -72,6 +73,11 @@ impl<V: Volume> Io<V> {
             }
             error => failure(&error),
         })
+    }
+
+    /// Fails where reservations forbid such a command.
+    pub async fn permit(&self, access: Access) -> Result<(), Failure> {
+        self.run(Operation::Permit(access), 0).await.map(|_| ())
     }
 
     fn bytes(&self, range: BlockRange) -> usize {

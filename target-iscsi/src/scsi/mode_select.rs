@@ -1,16 +1,19 @@
 //! MODE SELECT (SPC-4, sections 6.9 and 6.10).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ashlar_env::Volume;
+use ashlar_env::reservation::Access;
 use ashlar_env::volume::VolumeInfo;
 
-use super::Data;
+use super::long::{self, Io};
 use super::mode::{D_SENSE, PAGES, SWP, Values, block_descriptor, page};
 use super::sense::{Asc, Failure, Sense};
 use super::shared::UnitState;
 use super::table::Code;
 use super::units::{Context, MappedUnit};
+use super::{Data, Step};
 
 /// Where a parameter list is read, and what of it is left.
 struct List<'a> {
@@ -33,12 +36,33 @@ impl<'a> List<'a> {
 }
 
 /// MODE SELECT (6) and (10): all of the list, or nothing of it.
-pub(super) fn select<V: Volume>(
+pub(super) fn start<V: Volume>(
     command: &Context<'_, V>,
     unit: &MappedUnit<V>,
     info: &VolumeInfo,
     data: &Data,
-) -> Result<(), Failure> {
+) -> Result<Step<V>, Failure> {
+    let control = parse(command, unit, info, data)?;
+    let (io, state, id) = (Io::new(command, unit), Arc::clone(&unit.state), info.id);
+    let (shared, session) = (Arc::clone(command.units.shared()), command.nexus.issuer().session);
+    Ok(long::step(unit, async move {
+        io.permit(Access::Write).await?;
+        if let Some(control) = control
+            && apply(&state, &control)
+        {
+            shared.raise(id, Asc::MODE_CHANGED, |nexus| nexus.issuer.session != session);
+        }
+        Ok(Data::None)
+    }))
+}
+
+/// The control page of the list, if it has one.
+fn parse<V: Volume>(
+    command: &Context<'_, V>,
+    unit: &MappedUnit<V>,
+    info: &VolumeInfo,
+    data: &Data,
+) -> Result<Option<Vec<u8>>, Failure> {
     let cdb = &command.request.cdb;
     let long = command.entry.code == Code::ModeSelect10;
     let len = if long { usize::from(cdb.u16(7)) } else { usize::from(cdb.head[4]) };
@@ -51,7 +75,7 @@ pub(super) fn select<V: Volume>(
         return Err(Sense::cdb_bit(1, 0).into());
     }
     if len == 0 {
-        return Ok(());
+        return Ok(None);
     }
     if data.bytes() < len {
         return Err(Sense::illegal(Asc::INFORMATION_UNIT).into());
@@ -63,14 +87,7 @@ pub(super) fn select<V: Volume>(
     while list.at < len {
         control = next_page(&mut list, &unit.state, info)?.or(control);
     }
-    if let Some(control) = control
-        && apply(&unit.state, &control)
-    {
-        let session = command.nexus.issuer().session;
-        let shared = command.units.shared();
-        shared.raise(info.id, Asc::MODE_CHANGED, |nexus| nexus.issuer.session != session);
-    }
-    Ok(())
+    Ok(control)
 }
 
 /// The header and the block descriptor: neither changes anything.

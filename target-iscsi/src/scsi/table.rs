@@ -86,6 +86,17 @@ pub enum Access {
     Write,
 }
 
+/// What reservations are asked before a command that is no operation of a volume (SPC-4, table 65; SPC-2, table 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// Nothing: the command is always allowed, or the volume asks when it executes the command's operation.
+    Free,
+    /// Only a reservation of the whole unit by RESERVE forbids it.
+    Attend,
+    /// What forbids writing forbids it.
+    Change,
+}
+
 /// One command.
 #[derive(Debug)]
 pub struct Entry {
@@ -97,6 +108,8 @@ pub struct Entry {
     pub action: Option<u8>,
     /// What it does to the unit.
     pub access: Access,
+    /// What reservations are asked.
+    pub permission: Permission,
     /// CDB usage data (SPC-4, section 6.35.3): ones where a bit is looked at. As long as the CDB. Its first byte is the
     /// operation code; the service action is put in where it is reported.
     pub usage: &'static [u8],
@@ -122,12 +135,28 @@ fn thin(info: &VolumeInfo) -> bool {
 
 const fn entry(code: Code, name: &'static str, access: Access, usage: &'static [u8]) -> Entry {
     let timeout_s = 30;
-    Entry { code, opcode: usage[0], action: None, access, usage, timeout_s, name, offered: always }
+    let permission = Permission::Free;
+    Entry {
+        code,
+        opcode: usage[0],
+        action: None,
+        access,
+        permission,
+        usage,
+        timeout_s,
+        name,
+        offered: always,
+    }
 }
 
 impl Entry {
     const fn action(mut self, action: u8) -> Self {
         self.action = Some(action);
+        self
+    }
+
+    const fn permission(mut self, permission: Permission) -> Self {
+        self.permission = permission;
         self
     }
 
@@ -160,21 +189,27 @@ impl Entry {
 
 /// All commands, ascending by operation code and service action.
 pub static COMMANDS: &[Entry] = &[
-    entry(Code::TestUnitReady, "TEST UNIT READY", Access::Served, &[0x00, 0, 0, 0, 0, 0x07]),
+    entry(Code::TestUnitReady, "TEST UNIT READY", Access::Served, &[0x00, 0, 0, 0, 0, 0x07])
+        .permission(Permission::Attend),
     entry(Code::RequestSense, "REQUEST SENSE", Access::Always, &[0x03, 0x01, 0, 0, 0xFF, 0x07]),
     entry(Code::Read, "READ (6)", Access::Read, &[0x08, 0x1F, 0xFF, 0xFF, 0xFF, 0x07]),
     entry(Code::Write, "WRITE (6)", Access::Write, &[0x0A, 0x1F, 0xFF, 0xFF, 0xFF, 0x07]),
     entry(Code::Inquiry, "INQUIRY", Access::Always, &[0x12, 0x01, 0xFF, 0xFF, 0xFF, 0x07]),
-    entry(Code::ModeSelect6, "MODE SELECT (6)", Access::Served, &[0x15, 0x11, 0, 0, 0xFF, 0x07]),
-    entry(Code::ModeSense6, "MODE SENSE (6)", Access::AnyState, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0x07]),
-    entry(Code::StartStopUnit, "START STOP UNIT", Access::Served, &[0x1B, 0x01, 0, 0x0F, 0xF7, 0x07]),
+    entry(Code::ModeSelect6, "MODE SELECT (6)", Access::Served, &[0x15, 0x11, 0, 0, 0xFF, 0x07])
+        .permission(Permission::Change),
+    entry(Code::ModeSense6, "MODE SENSE (6)", Access::AnyState, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0x07])
+        .permission(Permission::Change),
+    entry(Code::StartStopUnit, "START STOP UNIT", Access::Served, &[0x1B, 0x01, 0, 0x0F, 0xF7, 0x07])
+        .permission(Permission::Attend),
     entry(
         Code::ReceiveDiagnostic,
         "RECEIVE DIAGNOSTIC RESULTS",
         Access::Served,
         &[0x1C, 1, 0xFF, 0xFF, 0xFF, 0x07],
-    ),
-    entry(Code::SendDiagnostic, "SEND DIAGNOSTIC", Access::Served, &[0x1D, 0xF7, 0, 0xFF, 0xFF, 0x07]),
+    )
+    .permission(Permission::Change),
+    entry(Code::SendDiagnostic, "SEND DIAGNOSTIC", Access::Served, &[0x1D, 0xF7, 0, 0xFF, 0xFF, 0x07])
+        .permission(Permission::Change),
     entry(Code::ReadCapacity10, "READ CAPACITY (10)", Access::Served, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0x07]),
     entry(Code::Read, "READ (10)", Access::Read, &[0x28, 0xFA, 255, 255, 255, 255, 0x1F, 255, 255, 0x07]),
     entry(Code::Write, "WRITE (10)", Access::Write, &[0x2A, 0xFA, 255, 255, 255, 255, 0x1F, 255, 255, 0x07]),
@@ -219,13 +254,15 @@ pub static COMMANDS: &[Entry] = &[
         "MODE SELECT (10)",
         Access::Served,
         &[0x55, 0x11, 0, 0, 0, 0, 0, 255, 255, 0x07],
-    ),
+    )
+    .permission(Permission::Change),
     entry(
         Code::ModeSense10,
         "MODE SENSE (10)",
         Access::AnyState,
         &[0x5A, 0x18, 255, 255, 0, 0, 0, 255, 255, 0x07],
-    ),
+    )
+    .permission(Permission::Change),
     entry(
         Code::Read,
         "READ (16)",
@@ -336,6 +373,7 @@ pub static COMMANDS: &[Entry] = &[
         Access::AnyState,
         &[0xA4, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 7],
     )
+    .permission(Permission::Change)
     .action(0x0A),
     entry(
         Code::Read,

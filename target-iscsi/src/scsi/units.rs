@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ashlar_env::Volume;
+use ashlar_env::reservation;
 use ashlar_env::units::VolumeId;
-use ashlar_env::volume::VolumeInfo;
+use ashlar_env::volume::{Operation, VolumeInfo};
 
+use super::finish::Kind;
 use super::sense::{Asc, Failure, Key, Sense};
 use super::shared::{Shared, UnitState};
-use super::table::{self, Access, Code, Entry, Found};
-use super::{Answer, Attribute, Data, Nexus, Request, Step};
+use super::table::{self, Access, Code, Entry, Found, Permission};
+use super::{Answer, Attribute, Data, Finish, Nexus, Request, Step};
 use super::{alua, block, diagnostic, inquiry, lun, mode, mode_select, opcodes, report, unmap};
 use crate::view::{AluaState, Portal, Target, Unit};
 
@@ -99,10 +101,9 @@ impl<V: Volume> Units<V> {
         self.change_group = Some(ask);
     }
 
-    /// Asks for another state of a target port group. Whether it is in force or will be.
-    pub(super) fn change_group(&self, group: u16, state: AluaState) -> bool {
-        let now = self.target.port_groups.get(&group).copied().unwrap_or_default();
-        now == state || self.change_group.as_ref().is_some_and(|ask| ask(group, state))
+    /// Whom SET TARGET PORT GROUPS asks.
+    pub(super) fn change_group(&self) -> Option<ChangeGroup> {
+        self.change_group.clone()
     }
 
     /// The ports of the target.
@@ -232,7 +233,7 @@ fn without_unit<V: Volume>(command: &Context<'_, V>) -> Result<Step<V>, Failure>
         Code::RequestSense => report::request_sense(command, Some(Sense::illegal(Asc::NO_UNIT))),
         _ => return Err(Sense::illegal(Asc::NO_UNIT).into()),
     };
-    Ok(done(data))
+    Ok(Step::Done(Answer::good(Data::from_bytes(data))))
 }
 
 /// Does what a command for a unit asks.
@@ -242,33 +243,38 @@ fn dispatch<V: Volume>(
     info: &VolumeInfo,
     data: Data,
 ) -> Result<Step<V>, Failure> {
-    match command.entry.code {
-        Code::TestUnitReady => Ok(block::nothing()),
-        Code::Inquiry => Ok(done(inquiry::inquiry(command, Some((unit, info)))?)),
-        Code::ReportLuns => Ok(done(report::luns(command)?)),
-        Code::RequestSense => Ok(done(report::request_sense(command, None))),
-        Code::ReadCapacity10 => Ok(done(report::capacity_10(info))),
-        Code::ReadCapacity16 => Ok(done(report::capacity_16(command, info))),
-        Code::ModeSense6 | Code::ModeSense10 => Ok(done(mode::sense(command, unit, info)?)),
-        Code::ModeSelect6 | Code::ModeSelect10 => {
-            mode_select::select(command, unit, info, &data).map(|()| block::nothing())
-        }
-        Code::LogSense => Ok(done(diagnostic::log(command)?)),
-        Code::StartStopUnit => diagnostic::start_stop(command).map(|()| block::nothing()),
-        Code::SendDiagnostic => diagnostic::send(command, &data).map(|()| block::nothing()),
-        Code::ReceiveDiagnostic => Ok(done(diagnostic::receive(command)?)),
-        Code::ReportTargetPortGroups => Ok(done(alua::report(command, unit)?)),
-        Code::SetTargetPortGroups => alua::set(command, unit, &data),
-        Code::ReportOperationCodes => Ok(done(opcodes::commands(command, info)?)),
-        Code::ReportTaskManagement => Ok(done(opcodes::task_management(command))),
-        Code::Unmap => unmap::start(command, unit, info, &data),
-        _ => block::start(command, unit, info, data),
-    }
+    let answer = match command.entry.code {
+        Code::TestUnitReady => Vec::new(),
+        Code::Inquiry => inquiry::inquiry(command, Some((unit, info)))?,
+        Code::ReportLuns => report::luns(command)?,
+        Code::RequestSense => report::request_sense(command, None),
+        Code::ReadCapacity10 => report::capacity_10(info),
+        Code::ReadCapacity16 => report::capacity_16(command, info),
+        Code::ModeSense6 | Code::ModeSense10 => mode::sense(command, unit, info)?,
+        Code::LogSense => diagnostic::log(command)?,
+        Code::StartStopUnit => diagnostic::start_stop(command)?,
+        Code::SendDiagnostic => diagnostic::send(command, &data)?,
+        Code::ReceiveDiagnostic => diagnostic::receive(command)?,
+        Code::ReportTargetPortGroups => alua::report(command, unit)?,
+        Code::ReportOperationCodes => opcodes::commands(command, info)?,
+        Code::ReportTaskManagement => opcodes::task_management(command),
+        Code::ModeSelect6 | Code::ModeSelect10 => return mode_select::start(command, unit, info, &data),
+        Code::SetTargetPortGroups => return alua::set(command, unit, &data),
+        Code::Unmap => return unmap::start(command, unit, info, &data),
+        _ => return block::start(command, unit, info, data),
+    };
+    Ok(permitted(command, unit, Data::from_bytes(answer)))
 }
 
-/// Data-In that is here.
-pub(super) fn done<V>(data: Vec<u8>) -> Step<V> {
-    Step::Done(Answer::good(Data::from_bytes(data)))
+/// Data-In that are here, once reservations permit the command.
+fn permitted<V: Volume>(command: &Context<'_, V>, unit: &MappedUnit<V>, data: Data) -> Step<V> {
+    let access = match command.entry.permission {
+        Permission::Free => return Step::Done(Answer::good(data)),
+        Permission::Attend => reservation::Access::Attend,
+        Permission::Change => reservation::Access::Write,
+    };
+    let finish = Finish { descriptor: unit.state.descriptor_sense(), kind: Kind::Give(data) };
+    Step::Operate { volume: unit.volume.clone(), operation: Operation::Permit(access), finish }
 }
 
 /// How much Data-Out a command wants.
