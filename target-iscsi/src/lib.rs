@@ -10,5 +10,10 @@
 pub mod limits;
 pub mod login;
 pub mod scsi;
+pub mod session;
 pub mod view;
 pub mod wire;
+
+// What the tests beside this crate share with those in it names it from outside.
+#[cfg(test)]
+extern crate self as ashlar_iscsi;

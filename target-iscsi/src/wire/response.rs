@@ -358,6 +358,8 @@ pub enum RejectReason {
     NotSupported = 0x05,
     /// too many immediate commands
     ImmediateRejected = 0x06,
+    /// the tag is that of a task in progress
+    TaskInProgress = 0x07,
     /// a field is invalid
     InvalidField = 0x09,
     /// no room for it
