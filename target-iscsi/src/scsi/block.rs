@@ -158,7 +158,19 @@ impl<V: Volume> Block<'_, V> {
         Ok(())
     }
 
-    /// Whether all data are here: the initiator may have had fewer to send than the command takes.
+    /// The blocks for which data are here, where the initiator had fewer to send than the command takes: whole blocks
+    /// are taken, part of one is not, and then none are.
+    fn covered(&self, data: &Data) -> Result<BlockRange, Failure> {
+        let (bytes, size) = (data.bytes() as u64, self.info.block_size);
+        if bytes == self.bytes() {
+            return Ok(self.range);
+        }
+        BlockRange::new(self.range.first(), bytes >> size.shift())
+            .filter(|_| bytes < self.bytes() && bytes.is_multiple_of(size.bytes().into()))
+            .ok_or(Sense::illegal(Asc::INFORMATION_UNIT).into())
+    }
+
+    /// Whether exactly so many bytes are here.
     fn complete(&self, data: &Data, bytes: u64) -> Result<(), Failure> {
         if data.bytes() as u64 == bytes { Ok(()) } else { Err(Sense::illegal(Asc::INFORMATION_UNIT).into()) }
     }
@@ -182,8 +194,7 @@ impl<V: Volume> Block<'_, V> {
 
     fn write(&self, data: Data) -> Result<Step<V>, Failure> {
         self.bounded()?;
-        self.complete(&data, self.bytes())?;
-        let (range, durability) = (self.range, self.durability());
+        let (range, durability) = (self.covered(&data)?, self.durability());
         if range.blocks() == 0 {
             return Ok(nothing());
         }
@@ -205,6 +216,8 @@ impl<V: Volume> Block<'_, V> {
         if self.range.blocks() > u64::from(atomic_blocks_max(self.info)) {
             return Err(Sense::cdb(12).into());
         }
+        // All of it or nothing.
+        self.complete(&data, self.bytes())?;
         self.write(data)
     }
 
@@ -221,8 +234,7 @@ impl<V: Volume> Block<'_, V> {
 
     fn compare(&self, data: Data) -> Result<Step<V>, Failure> {
         self.bounded()?;
-        self.complete(&data, self.bytes())?;
-        let range = self.range;
+        let range = self.covered(&data)?;
         if range.blocks() == 0 {
             return Ok(nothing());
         }
@@ -267,8 +279,7 @@ impl<V: Volume> Block<'_, V> {
             _ => return Err(Sense::cdb_bit(1, 2).into()),
         };
         self.bounded()?;
-        self.complete(&data, self.bytes())?;
-        let (io, range) = (self.io(), self.range);
+        let (io, range) = (self.io(), self.covered(&data)?);
         if range.blocks() == 0 {
             return Ok(nothing());
         }
@@ -307,8 +318,7 @@ impl<V: Volume> Block<'_, V> {
 
     fn or_write(&self, data: Data) -> Result<Step<V>, Failure> {
         self.bounded()?;
-        self.complete(&data, self.bytes())?;
-        let (io, range, durability) = (self.io(), self.range, self.durability());
+        let (io, range, durability) = (self.io(), self.covered(&data)?, self.durability());
         if range.blocks() == 0 {
             return Ok(nothing());
         }

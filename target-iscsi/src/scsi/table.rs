@@ -56,6 +56,8 @@ pub enum Code {
     LogSense,
     /// START STOP UNIT
     StartStopUnit,
+    /// PREVENT ALLOW MEDIUM REMOVAL
+    PreventAllow,
     /// SEND DIAGNOSTIC
     SendDiagnostic,
     /// RECEIVE DIAGNOSTIC RESULTS
@@ -210,6 +212,8 @@ pub static COMMANDS: &[Entry] = &[
     .permission(Permission::Change),
     entry(Code::SendDiagnostic, "SEND DIAGNOSTIC", Access::Served, &[0x1D, 0xF7, 0, 0xFF, 0xFF, 0x07])
         .permission(Permission::Change),
+    entry(Code::PreventAllow, "PREVENT ALLOW MEDIUM REMOVAL", Access::Served, &[0x1E, 0, 0, 0, 0x03, 0x07])
+        .permission(Permission::Attend),
     entry(Code::ReadCapacity10, "READ CAPACITY (10)", Access::Served, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0x07]),
     entry(Code::Read, "READ (10)", Access::Read, &[0x28, 0xFA, 255, 255, 255, 255, 0x1F, 255, 255, 0x07]),
     entry(Code::Write, "WRITE (10)", Access::Write, &[0x2A, 0xFA, 255, 255, 255, 255, 0x1F, 255, 255, 0x07]),

@@ -244,7 +244,8 @@ fn dispatch<V: Volume>(
     data: Data,
 ) -> Result<Step<V>, Failure> {
     let answer = match command.entry.code {
-        Code::TestUnitReady => Vec::new(),
+        // There is no medium to remove.
+        Code::TestUnitReady | Code::PreventAllow => Vec::new(),
         Code::Inquiry => inquiry::inquiry(command, Some((unit, info)))?,
         Code::ReportLuns => report::luns(command)?,
         Code::RequestSense => report::request_sense(command, None),

@@ -136,15 +136,28 @@ fn transfers_beyond_one_buffer_are_served_in_pieces_and_beyond_the_most_not_at_a
 }
 
 #[test]
-fn a_command_that_gets_fewer_data_than_it_takes_does_nothing() {
-    let world = World::small();
-    for cdb in writes(0, 2) {
-        for len in [0, 200, 512, 1023] {
-            assert_eq!(world.sense(&cdb, &vec![1; len]), INFORMATION_UNIT);
+fn of_fewer_data_than_a_command_takes_whole_blocks_are_taken() {
+    let shapes = [writes(0, 2), vec![cdb_16(0x8B, 0, 2).to_vec(), cdb_16(0x8E, 0, 2).to_vec()]];
+    for cdb in shapes.concat() {
+        let world = World::small();
+        for len in [200, 511, 1023] {
+            assert_eq!(world.sense(&cdb, &vec![1; len]), INFORMATION_UNIT, "{cdb:02x?}, {len}");
         }
+        assert_eq!(world.run(&cdb, &[]).status, Status::Good);
+        assert!(world.memory.bytes().iter().all(|byte| *byte == 0));
+        assert_eq!(world.run(&cdb, &[1; 512]).status, Status::Good);
+        assert_eq!(world.memory.bytes()[..1024], [[1; 512], [0; 512]].concat());
         assert_eq!(world.run(&cdb, &[1; 1024 + 200]).status, Status::Good, "what is too much is left");
+        assert_eq!(world.memory.bytes()[..1536], [[1; 512], [1; 512], [0; 512]].concat());
     }
-    assert_eq!(world.memory.bytes()[1024], 0);
+    let world = World::small();
+    let verify = [&[0x8F, 2][..], &cdb_16(0x8F, 0, 2)[2..]].concat();
+    assert_eq!(world.run(&verify, &[0; 512]).status, Status::Good);
+    assert_eq!(world.sense(&verify, &[0; 700]), INFORMATION_UNIT);
+    world.memory.change(|info| info.atomic_write_blocks = 256);
+    let mut atomic = cdb_16(0x9C, 0, 0);
+    atomic[13] = 2;
+    assert_eq!(world.sense(&atomic, &[1; 512]), INFORMATION_UNIT, "all or nothing");
 }
 
 #[test]
