@@ -7,7 +7,7 @@ use std::future::Future;
 
 use ashlar_env::Env;
 use ashlar_env::buf::{Buf, BufMut, MAX_BYTES};
-use ashlar_env::disk::{Disk, DiskError, DiskInfo, Durability};
+use ashlar_env::disk::{Disk, DiskError, DiskExtent, DiskInfo, Durability};
 use ashlar_env::units::ByteRange;
 
 use crate::chunks::{Chunks, StoreError};
@@ -221,6 +221,17 @@ impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
             this.check(range.start, range.len).map_err(disk_error)?;
             let cleared = this.lane.0.clear_bytes(this.volume, range.start, range.end(), Clear::Zero);
             cleared.await.map_err(disk_error)
+        }
+    }
+
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Box<[DiskExtent]>, DiskError>> + 'static {
+        let this = self.clone();
+        async move {
+            this.check(range.start, range.len).map_err(disk_error)?;
+            this.lane.0.extents(this.volume, range).await.map_err(disk_error)
         }
     }
 

@@ -5,6 +5,7 @@
 //! decides when; `check` verifies all of it, and `scrub` what rests on the devices, little by little.
 
 mod activity;
+mod allocation;
 mod background;
 pub mod batch;
 mod check;

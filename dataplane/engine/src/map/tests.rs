@@ -164,6 +164,9 @@ proptest! {
         for (mut version, model) in kept {
             for block in 0..BLOCKS {
                 let found = world.find(&mut version, block);
+                let (mapped, end) = version.extent(block).expect("its path is in memory");
+                prop_assert_eq!((mapped, end > block), (!found.is_empty(), true));
+                prop_assert!(mapped || (block..end.min(BLOCKS)).all(|block| !model.contains_key(&block)));
                 prop_assert_eq!(found.crc(), model.get(&block).map_or(0, |entry| entry.crc()), "block {}", block);
             }
         }

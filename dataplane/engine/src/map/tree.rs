@@ -260,15 +260,35 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether `block` is anywhere, and the end of the run from it of which the same is known by this look: the block
+    /// alone, or all below the node that is missing.
+    ///
+    /// # Errors
+    /// As for [`Self::find`].
+    pub fn extent(&self, block: u64) -> Result<(bool, u64), Missing> {
+        match self.empty_level(block) {
+            Some(level) => {
+                let span = self.shape.span(level);
+                Ok((false, (block - block % span).saturating_add(span)))
+            }
+            None => Ok((!self.find(block)?.is_empty(), block + 1)),
+        }
+    }
+
     /// Whether no node leads to `block`.
     fn is_empty_at(&self, block: u64) -> bool {
+        self.empty_level(block).is_some()
+    }
+
+    /// The level of the node that would lead to `block`, where there is none.
+    fn empty_level(&self, block: u64) -> Option<u32> {
         let mut level = self.level;
         let mut slot = self.root.clone();
         loop {
             match slot {
-                Slot::Empty => return true,
-                Slot::Stored(_) => return false,
-                Slot::Loaded(_) if level == 0 => return false,
+                Slot::Empty => return Some(level),
+                Slot::Stored(_) => return None,
+                Slot::Loaded(_) if level == 0 => return None,
                 Slot::Loaded(node) => {
                     slot = node.children().borrow()[self.shape.index(level, block)].clone();
                     level -= 1;

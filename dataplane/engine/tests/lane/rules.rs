@@ -110,6 +110,37 @@ fn snapshots_clones_and_restore() {
 }
 
 #[test]
+fn what_was_written_has_space_and_the_rest_has_none() {
+    run(|world| async move {
+        let lane = world.create(&world.format().await).await;
+        let volume = lane.create_volume(id(1), 1 << 40).await.unwrap();
+        write(&lane, volume, 8192, 8192, 1).await;
+        write(&lane, volume, (1 << 30) + 512, 512, 2).await;
+        lane.disk(volume, 512).discard(ByteRange { start: 12 << 10, len: 4096 }).await.unwrap();
+        let extents = async |lane: &SimLane, start, len| {
+            let all = lane.disk(volume, 512).allocation(ByteRange { start, len }).await.unwrap();
+            all.iter().map(|it| (it.range.start, it.range.len, it.allocated)).collect::<Vec<_>>()
+        };
+        let want = [
+            (1024, 7168, false),
+            (8192, 4096, true),
+            (12288, (1 << 30) - 12288, false),
+            (1 << 30, 4096, true),
+            ((1 << 30) + 4096, (1 << 40) - (1 << 30) - 4096, false),
+        ];
+        assert_eq!(extents(&lane, 1024, (1 << 40) - 1024).await, want);
+        assert_eq!(extents(&lane, 8704, 512).await, [(8704, 512, true)]);
+        for at in 0..300 {
+            write(&lane, volume, (2 << 30) + at * 8192, 4096, 3).await;
+        }
+        let many = extents(&lane, 2 << 30, 1 << 30).await;
+        assert_eq!(many.len(), ashlar_env::volume::EXTENTS_MAX);
+        assert!(many.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0 && pair[0].2 != pair[1].2));
+        assert!(lane.disk(volume, 512).allocation(ByteRange { start: 1 << 40, len: 512 }).await.is_err());
+    });
+}
+
+#[test]
 fn space_comes_back() {
     run(|world| async move {
         let lane = world.create(&world.format().await).await;
