@@ -11,6 +11,7 @@
 
 mod alua;
 mod block;
+pub mod copy;
 mod diagnostic;
 mod finish;
 mod inquiry;
@@ -21,9 +22,13 @@ mod mode_select;
 pub mod nexus;
 mod opcodes;
 mod report;
+pub mod reservation;
 pub mod sense;
 pub mod shared;
 pub mod table;
+#[cfg(test)]
+mod testing;
+pub mod token;
 pub mod units;
 mod unmap;
 mod vpd;

@@ -1,6 +1,6 @@
 //! I_T nexuses, and the unit attentions that wait for them (SAM-5, section 5.14).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -40,6 +40,8 @@ pub struct NexusState {
     /// Whether any unit attention waits: what the fast path looks at.
     any: AtomicBool,
     waiting: Mutex<BTreeMap<VolumeId, Vec<Asc>>>,
+    /// Units that it may have reserved as a whole.
+    reserved: Mutex<BTreeSet<VolumeId>>,
 }
 
 impl NexusState {
@@ -53,7 +55,18 @@ impl NexusState {
             issuer,
             any: AtomicBool::new(false),
             waiting: Mutex::default(),
+            reserved: Mutex::default(),
         })
+    }
+
+    /// Takes note of a unit that it may have reserved as a whole: that ends with the session.
+    pub(super) fn note_reserved(&self, unit: VolumeId) {
+        lock(&self.reserved).insert(unit);
+    }
+
+    /// The units that it may have reserved as a whole.
+    pub(super) fn take_reserved(&self) -> BTreeSet<VolumeId> {
+        std::mem::take(&mut *lock(&self.reserved))
     }
 
     /// Adds a unit attention for a unit. One that waits already does not wait twice, and POWER ON, RESET stands for all

@@ -43,6 +43,10 @@ impl Asc {
     pub const WRITE_FAULT: Self = Self(0x03, 0x00);
     /// WRITE ERROR
     pub const WRITE_ERROR: Self = Self(0x0C, 0x00);
+    /// THIRD PARTY DEVICE FAILURE
+    pub const THIRD_PARTY_FAILURE: Self = Self(0x0D, 0x01);
+    /// COPY TARGET DEVICE NOT REACHABLE
+    pub const COPY_TARGET_NOT_REACHABLE: Self = Self(0x0D, 0x02);
     /// INVALID FIELD IN COMMAND INFORMATION UNIT: the initiator sends another number of bytes than the command needs
     pub const INFORMATION_UNIT: Self = Self(0x0E, 0x03);
     /// UNRECOVERED READ ERROR
@@ -61,6 +65,16 @@ impl Asc {
     pub const NO_UNIT: Self = Self(0x25, 0x00);
     /// INVALID FIELD IN PARAMETER LIST
     pub const PARAMETER_FIELD: Self = Self(0x26, 0x00);
+    /// INVALID RELEASE OF PERSISTENT RESERVATION
+    pub const INVALID_RELEASE: Self = Self(0x26, 0x04);
+    /// TOO MANY TARGET DESCRIPTORS
+    pub const TOO_MANY_CSCDS: Self = Self(0x26, 0x06);
+    /// UNSUPPORTED TARGET DESCRIPTOR TYPE CODE
+    pub const CSCD_TYPE: Self = Self(0x26, 0x07);
+    /// TOO MANY SEGMENT DESCRIPTORS
+    pub const TOO_MANY_SEGMENTS: Self = Self(0x26, 0x08);
+    /// UNSUPPORTED SEGMENT DESCRIPTOR TYPE CODE
+    pub const SEGMENT_TYPE: Self = Self(0x26, 0x09);
     /// WRITE PROTECTED
     pub const WRITE_PROTECTED: Self = Self(0x27, 0x00);
     /// LOGICAL UNIT SOFTWARE WRITE PROTECTED
@@ -101,6 +115,10 @@ impl Asc {
     pub const INVALID_MESSAGE: Self = Self(0x49, 0x00);
     /// SYSTEM RESOURCE FAILURE
     pub const NO_RESOURCES: Self = Self(0x55, 0x00);
+    /// INSUFFICIENT REGISTRATION RESOURCES
+    pub const NO_REGISTRATION_RESOURCES: Self = Self(0x55, 0x04);
+    /// INSUFFICIENT RESOURCES TO CREATE ROD TOKEN
+    pub const NO_TOKEN_RESOURCES: Self = Self(0x55, 0x0D);
     /// SET TARGET PORT GROUPS COMMAND FAILED
     pub const SET_GROUPS_FAILED: Self = Self(0x67, 0x0A);
 }

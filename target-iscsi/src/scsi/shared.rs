@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use ashlar_env::units::VolumeId;
 
+use super::copy::Copies;
 use super::lock;
 use super::nexus::{Nexus, NexusName, NexusState};
+use super::reservation::Elsewhere;
 use super::sense::Asc;
+use super::token::rod::Tokens;
 use crate::view::{Target, Targets};
 
 /// The state of one logical unit.
@@ -44,6 +47,12 @@ pub struct Shared {
     units: Mutex<BTreeMap<VolumeId, Arc<UnitState>>>,
     /// The configuration announced last.
     announced: Mutex<BTreeMap<String, Target>>,
+    /// What carries notices of reservations to other protocols.
+    pub(super) elsewhere: Elsewhere,
+    /// Copies under way, and those that may be asked for.
+    pub copies: Copies,
+    /// ROD tokens.
+    pub tokens: Tokens,
 }
 
 impl Shared {
@@ -61,6 +70,7 @@ impl Shared {
 
     pub(super) fn end(&self, session: u64) {
         lock(&self.nexuses).remove(&session);
+        self.copies.end_session(session);
     }
 
     /// The state of a logical unit; made when first asked for.

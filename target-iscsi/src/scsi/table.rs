@@ -70,6 +70,24 @@ pub enum Code {
     ReportOperationCodes,
     /// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
     ReportTaskManagement,
+    /// PERSISTENT RESERVE IN, all service actions
+    PersistentReserveIn,
+    /// PERSISTENT RESERVE OUT, all service actions
+    PersistentReserveOut,
+    /// RESERVE (6), (10)
+    Reserve,
+    /// RELEASE (6), (10)
+    Release,
+    /// EXTENDED COPY (LID1)
+    ExtendedCopy,
+    /// RECEIVE COPY STATUS, OPERATING PARAMETERS, FAILURE DETAILS (LID1)
+    ReceiveCopyResults,
+    /// POPULATE TOKEN
+    PopulateToken,
+    /// WRITE USING TOKEN
+    WriteUsingToken,
+    /// RECEIVE ROD TOKEN INFORMATION
+    ReceiveTokenInformation,
 }
 
 /// What of a CDB tells how long its data are, and where they go (for the block commands).
@@ -88,17 +106,6 @@ pub enum Access {
     Write,
 }
 
-/// What reservations are asked before a command that is no operation of a volume (SPC-4, table 65; SPC-2, table 10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permission {
-    /// Nothing: the command is always allowed, or the volume asks when it executes the command's operation.
-    Free,
-    /// Only a reservation of the whole unit by RESERVE forbids it.
-    Attend,
-    /// What forbids writing forbids it.
-    Change,
-}
-
 /// One command.
 #[derive(Debug)]
 pub struct Entry {
@@ -110,8 +117,6 @@ pub struct Entry {
     pub action: Option<u8>,
     /// What it does to the unit.
     pub access: Access,
-    /// What reservations are asked.
-    pub permission: Permission,
     /// CDB usage data (SPC-4, section 6.35.3): ones where a bit is looked at. As long as the CDB. Its first byte is the
     /// operation code; the service action is put in where it is reported.
     pub usage: &'static [u8],
@@ -137,28 +142,22 @@ fn thin(info: &VolumeInfo) -> bool {
 
 const fn entry(code: Code, name: &'static str, access: Access, usage: &'static [u8]) -> Entry {
     let timeout_s = 30;
-    let permission = Permission::Free;
-    Entry {
-        code,
-        opcode: usage[0],
-        action: None,
-        access,
-        permission,
-        usage,
-        timeout_s,
-        name,
-        offered: always,
-    }
+    Entry { code, opcode: usage[0], action: None, access, usage, timeout_s, name, offered: always }
+}
+
+const fn persistent_in(action: u8, name: &'static str) -> Entry {
+    let usage = &[0x5E, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0x07];
+    entry(Code::PersistentReserveIn, name, Access::AnyState, usage).action(action)
+}
+
+const fn persistent_out(action: u8, name: &'static str) -> Entry {
+    let usage = &[0x5F, 0, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0x07];
+    entry(Code::PersistentReserveOut, name, Access::Served, usage).action(action)
 }
 
 impl Entry {
     const fn action(mut self, action: u8) -> Self {
         self.action = Some(action);
-        self
-    }
-
-    const fn permission(mut self, permission: Permission) -> Self {
-        self.permission = permission;
         self
     }
 
@@ -191,29 +190,24 @@ impl Entry {
 
 /// All commands, ascending by operation code and service action.
 pub static COMMANDS: &[Entry] = &[
-    entry(Code::TestUnitReady, "TEST UNIT READY", Access::Served, &[0x00, 0, 0, 0, 0, 0x07])
-        .permission(Permission::Attend),
+    entry(Code::TestUnitReady, "TEST UNIT READY", Access::Served, &[0x00, 0, 0, 0, 0, 0x07]),
     entry(Code::RequestSense, "REQUEST SENSE", Access::Always, &[0x03, 0x01, 0, 0, 0xFF, 0x07]),
     entry(Code::Read, "READ (6)", Access::Read, &[0x08, 0x1F, 0xFF, 0xFF, 0xFF, 0x07]),
     entry(Code::Write, "WRITE (6)", Access::Write, &[0x0A, 0x1F, 0xFF, 0xFF, 0xFF, 0x07]),
     entry(Code::Inquiry, "INQUIRY", Access::Always, &[0x12, 0x01, 0xFF, 0xFF, 0xFF, 0x07]),
-    entry(Code::ModeSelect6, "MODE SELECT (6)", Access::Served, &[0x15, 0x11, 0, 0, 0xFF, 0x07])
-        .permission(Permission::Change),
-    entry(Code::ModeSense6, "MODE SENSE (6)", Access::AnyState, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0x07])
-        .permission(Permission::Change),
-    entry(Code::StartStopUnit, "START STOP UNIT", Access::Served, &[0x1B, 0x01, 0, 0x0F, 0xF7, 0x07])
-        .permission(Permission::Attend),
+    entry(Code::ModeSelect6, "MODE SELECT (6)", Access::Served, &[0x15, 0x11, 0, 0, 0xFF, 0x07]),
+    entry(Code::Reserve, "RESERVE (6)", Access::Served, &[0x16, 0x1F, 0, 0, 0, 0x07]),
+    entry(Code::Release, "RELEASE (6)", Access::Served, &[0x17, 0x1F, 0, 0, 0, 0x07]),
+    entry(Code::ModeSense6, "MODE SENSE (6)", Access::AnyState, &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0x07]),
+    entry(Code::StartStopUnit, "START STOP UNIT", Access::Served, &[0x1B, 0x01, 0, 0x0F, 0xF7, 0x07]),
     entry(
         Code::ReceiveDiagnostic,
         "RECEIVE DIAGNOSTIC RESULTS",
         Access::Served,
         &[0x1C, 1, 0xFF, 0xFF, 0xFF, 0x07],
-    )
-    .permission(Permission::Change),
-    entry(Code::SendDiagnostic, "SEND DIAGNOSTIC", Access::Served, &[0x1D, 0xF7, 0, 0xFF, 0xFF, 0x07])
-        .permission(Permission::Change),
-    entry(Code::PreventAllow, "PREVENT ALLOW MEDIUM REMOVAL", Access::Served, &[0x1E, 0, 0, 0, 0x03, 0x07])
-        .permission(Permission::Attend),
+    ),
+    entry(Code::SendDiagnostic, "SEND DIAGNOSTIC", Access::Served, &[0x1D, 0xF7, 0, 0xFF, 0xFF, 0x07]),
+    entry(Code::PreventAllow, "PREVENT ALLOW MEDIUM REMOVAL", Access::Served, &[0x1E, 0, 0, 0, 0x03, 0x07]),
     entry(Code::ReadCapacity10, "READ CAPACITY (10)", Access::Served, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0x07]),
     entry(Code::Read, "READ (10)", Access::Read, &[0x28, 0xFA, 255, 255, 255, 255, 0x1F, 255, 255, 0x07]),
     entry(Code::Write, "WRITE (10)", Access::Write, &[0x2A, 0xFA, 255, 255, 255, 255, 0x1F, 255, 255, 0x07]),
@@ -258,15 +252,78 @@ pub static COMMANDS: &[Entry] = &[
         "MODE SELECT (10)",
         Access::Served,
         &[0x55, 0x11, 0, 0, 0, 0, 0, 255, 255, 0x07],
-    )
-    .permission(Permission::Change),
+    ),
+    entry(Code::Reserve, "RESERVE (10)", Access::Served, &[0x56, 0x1F, 0, 0, 0, 0, 0, 0, 0, 0x07]),
+    entry(Code::Release, "RELEASE (10)", Access::Served, &[0x57, 0x1F, 0, 0, 0, 0, 0, 0, 0, 0x07]),
     entry(
         Code::ModeSense10,
         "MODE SENSE (10)",
         Access::AnyState,
         &[0x5A, 0x18, 255, 255, 0, 0, 0, 255, 255, 0x07],
+    ),
+    persistent_in(0x00, "PERSISTENT RESERVE IN, READ KEYS"),
+    persistent_in(0x01, "PERSISTENT RESERVE IN, READ RESERVATION"),
+    persistent_in(0x02, "PERSISTENT RESERVE IN, REPORT CAPABILITIES"),
+    persistent_in(0x03, "PERSISTENT RESERVE IN, READ FULL STATUS"),
+    persistent_out(0x00, "PERSISTENT RESERVE OUT, REGISTER"),
+    persistent_out(0x01, "PERSISTENT RESERVE OUT, RESERVE"),
+    persistent_out(0x02, "PERSISTENT RESERVE OUT, RELEASE"),
+    persistent_out(0x03, "PERSISTENT RESERVE OUT, CLEAR"),
+    persistent_out(0x04, "PERSISTENT RESERVE OUT, PREEMPT"),
+    persistent_out(0x05, "PERSISTENT RESERVE OUT, PREEMPT AND ABORT"),
+    persistent_out(0x06, "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY"),
+    persistent_out(0x07, "PERSISTENT RESERVE OUT, REGISTER AND MOVE"),
+    entry(
+        Code::ExtendedCopy,
+        "EXTENDED COPY (LID1)",
+        Access::Served,
+        &[0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 7],
     )
-    .permission(Permission::Change),
+    .action(0x00)
+    .timeout_s(60),
+    entry(
+        Code::PopulateToken,
+        "POPULATE TOKEN",
+        Access::Read,
+        &[0x83, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0x1F, 7],
+    )
+    .action(0x10),
+    entry(
+        Code::WriteUsingToken,
+        "WRITE USING TOKEN",
+        Access::Write,
+        &[0x83, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0x1F, 7],
+    )
+    .action(0x11)
+    .timeout_s(60),
+    entry(
+        Code::ReceiveCopyResults,
+        "RECEIVE COPY STATUS (LID1)",
+        Access::Served,
+        &[0x84, 0, 0xFF, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 7],
+    )
+    .action(0x00),
+    entry(
+        Code::ReceiveCopyResults,
+        "RECEIVE COPY OPERATING PARAMETERS",
+        Access::Served,
+        &[0x84, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 7],
+    )
+    .action(0x03),
+    entry(
+        Code::ReceiveCopyResults,
+        "RECEIVE COPY FAILURE DETAILS (LID1)",
+        Access::Served,
+        &[0x84, 0, 0xFF, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 7],
+    )
+    .action(0x04),
+    entry(
+        Code::ReceiveTokenInformation,
+        "RECEIVE ROD TOKEN INFORMATION",
+        Access::Served,
+        &[0x84, 0, 255, 255, 255, 255, 0, 0, 0, 0, 255, 255, 255, 255, 0, 7],
+    )
+    .action(0x07),
     entry(
         Code::Read,
         "READ (16)",
@@ -377,7 +434,6 @@ pub static COMMANDS: &[Entry] = &[
         Access::AnyState,
         &[0xA4, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 7],
     )
-    .permission(Permission::Change)
     .action(0x0A),
     entry(
         Code::Read,

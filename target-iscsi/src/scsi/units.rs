@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ashlar_env::Volume;
-use ashlar_env::reservation;
 use ashlar_env::units::VolumeId;
 use ashlar_env::volume::{Operation, VolumeInfo};
 
+use super::copy::world::World;
 use super::finish::Kind;
 use super::sense::{Asc, Failure, Key, Sense};
 use super::shared::{Shared, UnitState};
-use super::table::{self, Access, Code, Entry, Found, Permission};
+use super::table::{self, Access, Code, Entry, Found};
 use super::{Answer, Attribute, Data, Finish, Nexus, Request, Step};
+use super::{Status, copy, reservation, token};
 use super::{alua, block, diagnostic, inquiry, lun, mode, mode_select, opcodes, report, unmap};
 use crate::view::{AluaState, Portal, Target, Unit};
 
@@ -43,6 +44,8 @@ pub struct Units<V> {
     /// Commands that copy more than one buffer's worth, and are not at their end.
     pub(super) long_reads: Rc<Cell<usize>>,
     change_group: Option<ChangeGroup>,
+    /// What tokens need of the environment.
+    world: Option<World>,
 }
 
 /// Asks the node to give a target port group another state. Whether it will; the new state comes with a new
@@ -75,7 +78,7 @@ impl<V: Volume> Units<V> {
             let state = shared.unit(unit.volume.id);
             units.insert(lun, MappedUnit { lun, volume, unit: unit.clone(), state });
         }
-        Self { shared, target, portals, units, long_reads: Rc::default(), change_group: None }
+        Self { shared, target, portals, units, long_reads: Rc::default(), change_group: None, world: None }
     }
 
     /// The same target in a new configuration: commands that began before go on as they are.
@@ -86,14 +89,23 @@ impl<V: Volume> Units<V> {
         open: impl FnMut(VolumeId) -> Option<V>,
     ) {
         let (long_reads, change_group) = (Rc::clone(&self.long_reads), self.change_group.clone());
-        *self =
-            Self { long_reads, change_group, ..Self::new(Arc::clone(&self.shared), target, portals, open) };
+        let (shared, world) = (Arc::clone(&self.shared), self.world.clone());
+        *self = Self { long_reads, change_group, world, ..Self::new(shared, target, portals, open) };
     }
 
     /// The configuration.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Gives the environment that copies by token need; without it, those commands are refused.
+    pub fn set_world(&mut self, world: World) {
+        self.world = Some(world);
+    }
+
+    pub(super) fn world(&self) -> Option<&World> {
+        self.world.as_ref()
     }
 
     /// Says whom SET TARGET PORT GROUPS is to ask. Without it, only the state in force can be set.
@@ -262,17 +274,29 @@ fn dispatch<V: Volume>(
         Code::ModeSelect6 | Code::ModeSelect10 => return mode_select::start(command, unit, info, &data),
         Code::SetTargetPortGroups => return alua::set(command, unit, &data),
         Code::Unmap => return unmap::start(command, unit, info, &data),
-        _ => return block::start(command, unit, info, data),
+        Code::PersistentReserveIn => return Ok(reservation::persistent_in(command, unit)),
+        Code::PersistentReserveOut => return reservation::persistent_out(command, unit, &data),
+        Code::Reserve | Code::Release => return reservation::of_unit(command, unit),
+        Code::ExtendedCopy => return copy::extended(command, unit, &data),
+        Code::PopulateToken => return token::populate(command, unit, info, &data),
+        Code::WriteUsingToken => return token::write(command, unit, info, &data),
+        Code::ReceiveCopyResults => copy::receive(command, unit, info)?,
+        Code::ReceiveTokenInformation => token::information(command, unit, info)?,
+        _ => match block::start(command, unit, info, data)? {
+            // Nothing to do, or nothing left to do: a reservation forbids it all the same.
+            Step::Done(Answer { status: Status::Good, data, .. }) => {
+                return Ok(permitted(command, unit, data));
+            }
+            other => return Ok(other),
+        },
     };
     Ok(permitted(command, unit, Data::from_bytes(answer)))
 }
 
 /// Data-In that are here, once reservations permit the command.
 fn permitted<V: Volume>(command: &Context<'_, V>, unit: &MappedUnit<V>, data: Data) -> Step<V> {
-    let access = match command.entry.permission {
-        Permission::Free => return Step::Done(Answer::good(data)),
-        Permission::Attend => reservation::Access::Attend,
-        Permission::Change => reservation::Access::Write,
+    let Some(access) = reservation::allowed::rule(&command.request.cdb).access() else {
+        return Step::Done(Answer::good(data));
     };
     let finish = Finish { descriptor: unit.state.descriptor_sense(), kind: Kind::Give(data) };
     Step::Operate { volume: unit.volume.clone(), operation: Operation::Permit(access), finish }
@@ -286,6 +310,9 @@ fn wanted(entry: &Entry, request: &Request, info: &VolumeInfo) -> u32 {
         Code::ModeSelect10 | Code::Unmap => u32::from(cdb.u16(7)),
         Code::SendDiagnostic => u32::from(cdb.u16(3)),
         Code::SetTargetPortGroups => cdb.u32(6).min(1 << 16),
+        Code::PersistentReserveOut => cdb.u32(5).min(reservation::output::LIST_BYTES_MAX),
+        Code::ExtendedCopy => cdb.u32(10).min(copy::LIST_BYTES_MAX),
+        Code::PopulateToken | Code::WriteUsingToken => cdb.u32(10).min(token::list::LIST_BYTES_MAX),
         _ => block::wanted(entry, cdb, info),
     }
 }

@@ -8,6 +8,7 @@ use ashlar_env::volume::VolumeInfo;
 use super::inquiry::VENDOR;
 use super::sense::{Failure, Sense};
 use super::table::{Code, Found, lookup};
+use super::token::vpd as third_party;
 use super::units::{Context, MappedUnit};
 
 /// The most blocks that one UNMAP descriptor, or all of them, free.
@@ -27,7 +28,7 @@ pub(super) const ATOMIC_BLOCKS_MIN: u32 = 256;
 
 /// The pages for a volume like this, ascending.
 fn pages(info: &VolumeInfo) -> Vec<u8> {
-    let mut pages = vec![0x00, 0x80, 0x83, 0x86, 0x87, 0xB0, 0xB1];
+    let mut pages = vec![0x00, 0x80, 0x83, 0x86, 0x87, 0x8F, 0xB0, 0xB1];
     if info.thin {
         pages.push(0xB2);
     }
@@ -50,6 +51,7 @@ pub(super) fn page<V: Volume>(
         0x86 => extended(info),
         // One policy for all mode pages: shared by all nexuses, per unit.
         0x87 => vec![0x3F, 0xFF, 0x00, 0x00],
+        0x8F => third_party::page(info, command.units.world().is_some()),
         0xB0 => limits(info),
         0xB1 => characteristics(),
         _ => provisioning(),
@@ -73,7 +75,7 @@ pub(super) fn naa(id: VolumeId) -> [u8; 16] {
 
 /// What follows the vendor in the T10 designator: it begins with eight characters of the identity's last 40 bits,
 /// because some hosts look at no more.
-fn vendor_specific(id: VolumeId) -> String {
+pub(super) fn vendor_specific(id: VolumeId) -> String {
     const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let digit = |at: u32| char::from(DIGITS[(id.0.as_u128() >> (5 * (7 - at)) & 31) as usize]);
     (0..8).map(digit).chain(serial(id).chars()).collect()
