@@ -46,6 +46,45 @@ pub(crate) fn punch_hole(file: &File, start: u64, len: u64) -> io::Result<()> {
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, start, len) }).map(drop)
 }
 
+/// The runs of data and of holes of a file from `start` to before `end`, at most `most`: where each begins, where it
+/// ends, and whether it is data.
+pub(crate) fn runs(file: &File, start: u64, end: u64, most: usize) -> io::Result<Vec<(u64, u64, bool)>> {
+    let mut runs = Vec::new();
+    let mut at = start;
+    while at < end && runs.len() < most {
+        // Data begin here or further on; beyond the last there are none.
+        let data = seek(file, at, libc::SEEK_DATA)?.unwrap_or(end).clamp(at, end);
+        if data > at {
+            runs.push((at, data, false));
+        }
+        if data >= end || runs.len() == most {
+            break;
+        }
+        let hole = seek(file, data, libc::SEEK_HOLE)?.unwrap_or(end).clamp(data, end);
+        if hole == data {
+            // The file was punched meanwhile: what is known ends here.
+            break;
+        }
+        runs.push((data, hole, true));
+        at = hole;
+    }
+    Ok(runs)
+}
+
+/// The next place of a kind; `None` where there is none up to the end of the file.
+fn seek(file: &File, from: u64, kind: libc::c_int) -> io::Result<Option<u64>> {
+    let Ok(from) = libc::off_t::try_from(from) else { return Ok(None) };
+    // SAFETY: no pointers are passed. The file's own position is of no interest to anybody.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), from, kind) };
+    match u64::try_from(found) {
+        Ok(found) => Ok(Some(found)),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
 /// Bytes that are free for ordinary users in the file system that holds `folder`.
 ///
 /// # Errors

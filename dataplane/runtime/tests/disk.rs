@@ -278,6 +278,28 @@ fn a_hole_takes_no_space() {
 }
 
 #[test]
+fn what_was_written_to_a_file_has_space_and_the_rest_has_none() {
+    let folder = folder();
+    let path = folder.path().join("image");
+    std::fs::write(&path, []).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(16 << 20).unwrap();
+    let device = OpenDevice::open(&path, OpenOptions::default()).unwrap();
+    with(device, async |env: ReactorEnv, disk: Device| {
+        write(&env, &disk, 4 << 20, 64 << 10, 7).await.unwrap();
+        let found = disk.allocation(ByteRange { start: 1 << 20, len: 15 << 20 }).await.unwrap();
+        let found: Vec<_> = found.iter().map(|it| (it.range.start, it.range.len, it.allocated)).collect();
+        // File systems that do not tell holes say that all of it is data.
+        let holes = [
+            (1 << 20, 3 << 20, false),
+            (4 << 20, 64 << 10, true),
+            ((4 << 20) + (64 << 10), (12 << 20) - (64 << 10), false),
+        ];
+        assert!(found == holes || found == [(1 << 20, 15 << 20, true)], "{found:?}");
+        assert!(disk.allocation(ByteRange { start: 16 << 20, len: 4096 }).await.is_err());
+    });
+}
+
+#[test]
 fn a_file_cut_short_behind_our_back_is_an_error_not_zeros() {
     for options in [OpenOptions::default(), CACHED] {
         let folder = folder();

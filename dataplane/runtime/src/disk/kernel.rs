@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ashlar_env::buf::{Buf, BufMut, BufPool, MAX_BYTES, PoolPlan};
-use ashlar_env::disk::{Disk, DiskError, DiskInfo, Durability};
+use ashlar_env::disk::{Disk, DiskError, DiskExtent, DiskInfo, Durability};
 use ashlar_env::units::ByteRange;
+use ashlar_env::volume::EXTENTS_MAX;
 
 use super::check_range;
 use super::open::OpenDevice;
@@ -167,6 +168,18 @@ impl KernelDisk {
     }
 }
 
+/// A file's runs as extents of a range. What nothing was found about has space, as far as is known.
+fn extents(range: ByteRange, runs: &[(u64, u64, bool)]) -> Box<[DiskExtent]> {
+    if runs.is_empty() {
+        return Box::from([DiskExtent { range, allocated: true }]);
+    }
+    let extent = |&(start, end, allocated): &(u64, u64, bool)| DiskExtent {
+        range: ByteRange { start, len: end - start },
+        allocated,
+    };
+    runs.iter().map(extent).collect()
+}
+
 /// What a failure of a helper's system call means.
 fn refused(shared: &Shared, error: &std::io::Error) -> DiskError {
     match error.raw_os_error() {
@@ -273,6 +286,25 @@ impl Disk for KernelDisk {
             }
             disk.zero(range, free).await?;
             if durability == Durability::Fua { disk.sync().await } else { Ok(()) }
+        }
+    }
+
+    fn allocation(
+        &self,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<Box<[DiskExtent]>, DiskError>> + 'static {
+        let disk = self.clone();
+        async move {
+            disk.shared.check_range(range.start, range.len)?;
+            let shared = Arc::clone(&disk.shared.0);
+            if shared.is_block {
+                return Ok(Box::from([DiskExtent { range, allocated: true }]));
+            }
+            let found = helper::run(&disk.engine, move || {
+                sysdisk::runs(&shared.file, range.start, range.end(), EXTENTS_MAX)
+                    .map_err(|error| refused(&shared, &error))
+            });
+            Ok(extents(range, &found.await?))
         }
     }
 
