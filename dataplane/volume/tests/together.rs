@@ -7,15 +7,16 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ashlar_env::disk::Durability;
 use ashlar_env::reservation::{
-    Access, NexusAction, NoticeKind, ReservationAction as Action, ReservationType as Type,
+    Access, Nexus, NexusAction, NoticeKind, ReservationAction as Action, ReservationType as Type,
 };
 use ashlar_env::spawn::yield_now;
 use ashlar_env::units::{BlockSize, Lba, VolumeId};
-use ashlar_env::volume::{Operation, Outcome};
+use ashlar_env::volume::{Issuer, Operation, Outcome};
 use ashlar_env::{Spawn, Volume, VolumeError};
 use ashlar_volume::{PassThrough, ReservationStore, Reservations, StoreError};
 use common::{MemoryDisk, TestEnv, disk_info, filled, issuer, range, serve, serve_with, volume_id};
@@ -238,6 +239,36 @@ fn a_reservation_is_acknowledged_once_it_is_kept_and_comes_back() {
     store.fail.set(false);
     env.run(volume.execute(issuer(1), Operation::Reserve(Action::SetPersist(false)))).unwrap();
     assert!(!store.kept.borrow().last().unwrap().persists());
+}
+
+#[test]
+fn a_nexus_that_asks_for_persistence_is_known_after_a_restart() {
+    let env = TestEnv::new(5);
+    let (store, info) = (Store::default(), disk_info(64 << 10, 512));
+    let (volume, _) = serve_with(&env, info, BlockSize::B512, Reservations::default(), store.clone());
+    let nexus = Arc::new(Nexus::new("iqn.2026-01.test:a", [7; 6], 3).unwrap());
+    let me = Issuer { host: nexus.host(), session: 1 };
+    let register = NexusAction::Register {
+        nexus: Arc::clone(&nexus),
+        key: 0,
+        new_key: 9,
+        ignore_key: false,
+        persist: true,
+    };
+    env.run(volume.execute(me, Operation::ReserveNexus(Box::new(register)))).unwrap();
+    let kind = Type::WriteExclusiveRegistrantsOnly;
+    env.run(volume.execute(me, Operation::Reserve(Action::Acquire { key: 9, kind }))).unwrap();
+    let before = volume.reservations().report();
+    let kept = store.kept.borrow().last().unwrap().clone().after_power_loss();
+    let text = serde_json::to_string(&kept).unwrap();
+    let (volume, _) = serve_with(&env, info, BlockSize::B512, serde_json::from_str(&text).unwrap(), store);
+    let after = volume.reservations().report();
+    assert_eq!(after, before);
+    assert_eq!((after.generation, after.registrants[0].nexus.as_ref()), (1, Some(&nexus)));
+    assert_eq!(
+        env.run(volume.execute(issuer(2), write(&env, 0, &[1; 512], 512))).unwrap_err(),
+        VolumeError::ReservationConflict
+    );
 }
 
 #[test]

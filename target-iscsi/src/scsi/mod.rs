@@ -8,6 +8,11 @@
 //! 2. With the data here, the device server gives a [`Step`].
 //! 3. What ends the command is an [`Answer`]; the session cuts its data to what the initiator takes, and computes the
 //!    residual.
+//!
+//! Beside commands, whoever serves sessions has to: give the environment to [`Units::set_world`], or there are no copies
+//! by token; run [`reservation::end_session`] when a session ends, however it does, and wait for [`reservation::reset`]
+//! with a reset of units, or what RESERVE reserved stays so; connect [`Shared::carry_notices`] and [`Shared::tell`] with
+//! the other targets of the node, or hosts do not learn of what the others' commands did to their reservations.
 
 mod alua;
 mod block;
