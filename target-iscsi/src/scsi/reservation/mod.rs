@@ -139,20 +139,10 @@ pub fn end_session<V: Volume>(
     }
 }
 
-/// What a reset of the unit of a LUN, or of all units, does to reservations: one of the unit as a whole ends, persistent
-/// ones stay. To be waited for before the reset is answered.
-pub fn reset<V: Volume>(
-    units: &Units<V>,
-    lun: Option<u64>,
-    issuer: Issuer,
-) -> impl Future<Output = ()> + 'static + use<V> {
-    let volumes: Vec<V> = match lun {
-        Some(lun) => units.find(lun).into_iter().map(|unit| unit.volume.clone()).collect(),
-        None => units.iter().map(|unit| unit.volume.clone()).collect(),
-    };
-    async move {
-        for volume in volumes {
-            let _ = volume.execute(issuer, Operation::ReserveNexus(Box::new(NexusAction::ResetUnit))).await;
-        }
+/// What a reset does to reservations of the given units: one of the unit as a whole ends, persistent ones stay. To be
+/// waited for before the reset is answered.
+pub async fn reset<V: Volume>(volumes: Vec<V>, issuer: Issuer) {
+    for volume in volumes {
+        let _ = volume.execute(issuer, Operation::ReserveNexus(Box::new(NexusAction::ResetUnit))).await;
     }
 }

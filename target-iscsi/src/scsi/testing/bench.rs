@@ -101,9 +101,9 @@ impl Bench {
 
     /// Resets a unit as the server does.
     pub fn reset(&self, host: &Host, lun: u16) {
-        let id = self.stores[usize::from(lun) - 1].info().id;
-        self.shared.reset_unit(id, host.nexus.issuer().session);
-        block_on(reservation::reset(&self.units, Some(lun::encode(lun)), host.nexus.issuer()));
+        let volume = self.stores[usize::from(lun) - 1].clone();
+        self.shared.reset_unit(volume.info().id, host.nexus.issuer().session);
+        block_on(reservation::reset(vec![volume], host.nexus.issuer()));
     }
 
     /// Begins a command.
