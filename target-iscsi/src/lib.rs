@@ -10,6 +10,7 @@
 pub mod limits;
 pub mod login;
 pub mod scsi;
+pub mod server;
 pub mod session;
 pub mod view;
 pub mod wire;

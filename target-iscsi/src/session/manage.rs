@@ -75,6 +75,12 @@ impl Session {
         self.answer(tag, if was_there { TmfStatus::Complete } else { TmfStatus::NoTask }, now);
     }
 
+    /// Whether the initiator has given the command up.
+    #[must_use]
+    pub fn is_aborted(&self, id: TaskId) -> bool {
+        self.tasks.get(id).aborted
+    }
+
     fn select(&self, concerns: impl Fn(&Task) -> bool) -> Vec<TaskId> {
         self.tasks.iter().filter(|(_, task)| concerns(task)).map(|(id, _)| id).collect()
     }
