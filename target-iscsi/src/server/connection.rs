@@ -308,8 +308,7 @@ where
         }
         commands.managing.push(what);
         let lun = if of_target { None } else { lun::decode(what.lun) };
-        let end = what.function == function::TARGET_COLD_RESET;
-        self.server.request(self.id, Request::Quiet { tag: what.tag, lun, end });
+        self.server.request(self.id, Request::Quiet { tag: what.tag, lun });
     }
 
     /// No command of another session is in execution that came before the function.
@@ -354,6 +353,9 @@ where
         }
         drop(units);
         self.session.finish_management(tag, TmfStatus::Complete, now);
+        if what.function == function::TARGET_COLD_RESET {
+            self.server.request(self.id, Request::EndAll);
+        }
     }
 
     fn take_replies(&mut self, now: Instant) {

@@ -86,13 +86,7 @@ impl<V: Volume> Exports<V> {
     pub fn update(&self, targets: &Arc<Targets>, open: impl Fn(VolumeId) -> Option<V>) {
         let portals: Arc<[Portal]> = targets.portals.clone().into();
         let mut by_name = self.by_name.borrow_mut();
-        for (name, export) in by_name.iter() {
-            if !targets.targets.contains_key(name) {
-                let mut units = export.units.borrow_mut();
-                let target = Arc::new(units.target().clone());
-                units.update(target, Arc::clone(&portals), |_| None);
-            }
-        }
+        // A target that is gone keeps its units until its sessions have ended: what they reserved must be released.
         by_name.retain(|name, _| targets.targets.contains_key(name));
         for (name, target) in &targets.targets {
             let shared_target = Arc::new(target.clone());

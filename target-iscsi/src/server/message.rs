@@ -43,9 +43,9 @@ pub enum Request {
         tag: u32,
         /// on which logical unit; all of them without
         lun: Option<u16>,
-        /// all sessions of the target end
-        end: bool,
     },
+    /// all sessions of the target are to end, this one included
+    EndAll,
     /// what [`Reply::Quiet`] asked for is done
     IsQuiet(u64),
 }

@@ -52,7 +52,6 @@ struct Job {
     from: ConnectionId,
     tag: u32,
     waits_for: BTreeSet<ConnectionId>,
-    end: bool,
 }
 
 /// See the module.
@@ -118,7 +117,8 @@ impl Registry {
         match request {
             Request::Register(established) => self.register(from, established, now),
             Request::Gone => self.gone(from, now),
-            Request::Quiet { tag, lun, end } => self.quiet(from, tag, lun, end),
+            Request::Quiet { tag, lun } => self.quiet(from, tag, lun),
+            Request::EndAll => self.end_all(from),
             Request::IsQuiet(job) => {
                 self.is_quiet(from, |number| number == job);
             }
@@ -228,14 +228,14 @@ impl Registry {
         }
     }
 
-    fn quiet(&mut self, from: ConnectionId, tag: u32, lun: Option<u16>, end: bool) {
+    fn quiet(&mut self, from: ConnectionId, tag: u32, lun: Option<u16>) {
         let target = self.sessions.get(&from).and_then(|entry| entry.report.target.clone());
         let others = self.sessions.iter().filter(|(id, entry)| **id != from && entry.report.target == target);
         let waits_for: BTreeSet<_> = others.map(|(id, _)| *id).filter(|_| target.is_some()).collect();
         let job = self.next_job;
         self.next_job += 1;
         self.effects.extend(waits_for.iter().map(|id| (*id, Reply::Quiet { job, lun })));
-        self.jobs.insert(job, Job { from, tag, waits_for, end });
+        self.jobs.insert(job, Job { from, tag, waits_for });
         self.finish_jobs();
     }
 
@@ -250,15 +250,19 @@ impl Registry {
     fn finish_jobs(&mut self) {
         let done: Vec<u64> =
             self.jobs.iter().filter(|(_, job)| job.waits_for.is_empty()).map(|(number, _)| *number).collect();
-        for Job { from, tag, end, .. } in done.into_iter().filter_map(|number| self.jobs.remove(&number)) {
+        for Job { from, tag, .. } in done.into_iter().filter_map(|number| self.jobs.remove(&number)) {
             self.effects.push_back((from, Reply::AllQuiet { tag }));
-            let Some(target) = self.sessions.get(&from).map(|entry| entry.report.target.clone()) else {
-                continue;
-            };
-            for (&id, entry) in &mut self.sessions {
-                if end && entry.report.target == target && !std::mem::replace(&mut entry.ending, true) {
-                    self.effects.push_back((id, Reply::End));
-                }
+        }
+    }
+
+    fn end_all(&mut self, from: ConnectionId) {
+        let Some(target) = self.sessions.get(&from).and_then(|entry| entry.report.target.clone()) else {
+            return;
+        };
+        for (&id, entry) in &mut self.sessions {
+            let of_target = entry.report.target.as_ref() == Some(&target);
+            if of_target && !std::mem::replace(&mut entry.ending, true) {
+                self.effects.push_back((id, Reply::End));
             }
         }
     }
