@@ -144,7 +144,7 @@ pub(super) async fn serve<E, V, M, X>(
             if let Ok(Outcome::Reservation { notices, .. }) = ended
                 && !notices.is_empty()
             {
-                server.request(Request::Notices(notices));
+                server.tell_all(notices);
             }
         }
         if slots.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -434,7 +434,7 @@ where
         let connection = self.id;
         if !queue.notices.is_empty() {
             let notices = std::mem::take(&mut queue.notices).into_boxed_slice();
-            self.server.request(Request::Notices(notices));
+            self.server.tell_all(notices);
         }
         for error in queue.errors.drain(..) {
             self.server.request(Request::IoError { connection, error });

@@ -11,7 +11,7 @@ use ashlar_env::clock::Instant;
 use ashlar_env::mesh::Mesh;
 use ashlar_env::reservation::ReservationAction;
 use ashlar_env::units::VolumeId;
-use ashlar_env::volume::{Issuer, Operation, Volume, VolumeError};
+use ashlar_env::volume::{Issuer, Operation, Outcome, Volume, VolumeError};
 
 use super::message::{Message, Reply, Request};
 use super::{Accepted, Server};
@@ -83,6 +83,9 @@ where
                 Some(volume) => volume.execute(issuer, Operation::Reserve(action)).await,
                 None => Err(VolumeError::NotHere),
             };
+            if let Ok(Outcome::Reservation { notices, .. }) = &ended {
+                server.tell_others(notices);
+            }
             let result = ended.map_err(|error| crate::io::status(&error));
             server.with_hub(|hub, now| hub.reserved(connection, cid, result, now));
         });

@@ -23,6 +23,7 @@ use std::time::Duration;
 use ashlar_env::Env;
 use ashlar_env::mesh::{Mesh, ReactorId};
 use ashlar_env::net::{Listener, Net, NetError};
+use ashlar_env::reservation::Notice;
 use ashlar_env::units::VolumeId;
 use ashlar_env::volume::Volume;
 
@@ -66,7 +67,11 @@ struct Inner<E: Env, V: Volume, M, X> {
     next_reactor: Cell<u16>,
     draining: Cell<bool>,
     stats: Arc<IoStats>,
+    carrier: RefCell<Option<Carrier>>,
 }
+
+/// Carries notices to the hosts of other protocols.
+type Carrier = Rc<dyn Fn(&[Notice])>;
 
 type Accepted<E> = <E as Net>::Accepted;
 
@@ -96,6 +101,7 @@ where
                 next_reactor: Cell::new(0),
                 draining: Cell::new(false),
                 stats: Arc::default(),
+                carrier: RefCell::default(),
             }),
         };
         if server.inner.hub.is_some() {
@@ -131,6 +137,18 @@ where
     /// A volume was deleted, and no subsystem exports it any more: what was counted of it goes, too.
     pub fn forget_volume(&self, volume: VolumeId) {
         self.inner.exports.forget(volume);
+    }
+
+    /// Sets what carries notices of commands that came to this reactor to the hosts of other protocols. It must not
+    /// wait.
+    pub fn carry_notices(&self, carrier: impl Fn(&[Notice]) + 'static) {
+        self.inner.carrier.replace(Some(Rc::new(carrier)));
+    }
+
+    /// Tells hosts of what a command of another protocol did to reservations. Those that are no host here are passed
+    /// over.
+    pub fn tell(&self, notices: &[Notice]) {
+        self.request(Request::Notices(notices.into()));
     }
 
     /// How many connections this reactor serves.
@@ -211,6 +229,19 @@ where
         let id = ConnectionId { reactor: self.inner.outbox.here(), number };
         let task = connection::serve(self.clone(), stream, id, ticket, inbox);
         self.inner.env.spawn(task);
+    }
+
+    /// Tells hosts of what a command did to reservations, whatever protocol they use.
+    fn tell_all(&self, notices: Box<[Notice]>) {
+        self.tell_others(&notices);
+        self.request(Request::Notices(notices));
+    }
+
+    fn tell_others(&self, notices: &[Notice]) {
+        let carrier = self.inner.carrier.borrow().clone();
+        if let Some(carrier) = carrier.filter(|_| !notices.is_empty()) {
+            carrier(notices);
+        }
     }
 
     fn forget(&self, id: ConnectionId) {

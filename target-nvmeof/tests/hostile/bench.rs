@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ashlar_env::buf::PoolPlan;
 use ashlar_env::mesh::{Mesh, ReactorId};
+use ashlar_env::reservation::Notice;
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::{Clock, Env, Volume};
 use ashlar_nvmeof::hub::HubConfig;
@@ -78,6 +79,8 @@ pub struct Arena {
     servers: Rc<Vec<TestServer>>,
     disks: [DiskId; 2],
     store: Store,
+    /// What was to be carried to the hosts of other protocols.
+    carried: Rc<RefCell<Vec<Notice>>>,
     /// What the target has when only the witnesses are there, between their commands.
     baseline: Option<Resources>,
 }
@@ -108,7 +111,7 @@ impl ReservationStore for Store {
 }
 
 /// The volume behind a namespace.
-fn volume_of(nsid: u32) -> VolumeId {
+pub fn volume_of(nsid: u32) -> VolumeId {
     VolumeId(uuid::Uuid::from_u128(nsid.into()))
 }
 
@@ -144,6 +147,7 @@ pub fn run<F: Future<Output = Result<(), String>> + 'static>(
         address: (target.ip(0), 4420).into(),
         target,
         servers: Rc::default(),
+        carried: Rc::default(),
         baseline: None,
         store: Store { env: sim.env(target, 0), records: Rc::default() },
         disks: [0, 1].map(|n| {
@@ -235,6 +239,8 @@ fn serve(sim: &Sim, arena: &Arena) -> Vec<TestServer> {
                 receiver.deliver(message);
             }
         });
+        let carried = Rc::clone(&arena.carried);
+        server.carry_notices(move |notices| carried.borrow_mut().extend_from_slice(notices));
         servers.push(server);
     }
     servers
@@ -355,6 +361,16 @@ impl Arena {
             tasks: self.control.task_count(self.target),
             free_buffers: self.free_buffers(),
         }
+    }
+
+    /// What was to be carried to the hosts of other protocols since the last call.
+    pub fn carried(&self) -> Vec<Notice> {
+        self.carried.take()
+    }
+
+    /// A command of another protocol did this on the last reactor.
+    pub fn tell(&self, notices: &[Notice]) {
+        self.servers[usize::from(REACTORS) - 1].tell(notices);
     }
 
     /// The reservation state stored last of the volume behind a namespace.

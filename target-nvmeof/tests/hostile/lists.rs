@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ashlar_env::reservation::{HostId, Notice, NoticeKind};
 use ashlar_nvmeof::wire::Sqe;
 use ashlar_nvmeof::wire::pdu::CapsuleResp;
 use ashlar_nvmeof::wire::sqe::{SGL_IN_CAPSULE, admin, io as opcode};
@@ -10,7 +11,7 @@ use ashlar_volume::reservation::REGISTRANTS_MAX;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::bench::{Arena, STORE_TIME, SUBSYSTEM, admin_queue, io_queue};
+use crate::bench::{Arena, STORE_TIME, SUBSYSTEM, admin_queue, io_queue, volume_of};
 use crate::bytes::{self, Digests, Identity};
 use crate::raw::{Done, Heard, Raw, read as read_pdu};
 use crate::rows::{Given, prepare};
@@ -162,6 +163,35 @@ pub async fn registrants(arena: Arena) -> Outcome {
         let name = format!("N28 a preempt, and its host gone after {wait_us} us");
         arena.case(&name, preempt_and_gone(&arena, wait_us)).await?;
     }
+    arena.case("a preempt by another protocol", preempted_by_others(&arena)).await
+}
+
+/// A reservation log page is there: type 06h, information 00h, log page 80h.
+const LOG_PAGE_IS_THERE: u32 = 0x80_0006;
+
+fn registration_preempted(number: usize) -> Notice {
+    let kind = NoticeKind::RegistrationPreempted;
+    Notice { volume: volume_of(1), host: HostId(host(number).host_id), kind }
+}
+
+/// A host hears of what an initiator of another protocol did; one that is no NVMe host is passed over.
+async fn preempted_by_others(arena: &Arena) -> Outcome {
+    let (mut admin, _io) = queues(arena, &host(0)).await?;
+    admin.send(&bytes::capsule(Digests::NONE, &bytes::sqe(admin::ASYNC_EVENT, 9, 0), &[])).await?;
+    arena.carried();
+    arena.tell(&[registration_preempted(1)]);
+    if let Heard::Pdu(pdu) = admin.hear(Duration::from_millis(100)).await {
+        return Err(format!("an event for another host: {pdu:?}"));
+    }
+    arena.tell(&[registration_preempted(0)]);
+    let told = match admin.hear(Duration::from_millis(100)).await {
+        Heard::Pdu(pdu) => read_pdu::<CapsuleResp>(&pdu)?.cqe.dw0.get(),
+        _ => return Err("no event".into()),
+    };
+    // It came from elsewhere, so it goes nowhere else.
+    if told != LOG_PAGE_IS_THERE || !arena.carried().is_empty() {
+        return Err(format!("event {told:X}, carried on"));
+    }
     Ok(())
 }
 
@@ -177,6 +207,7 @@ async fn preempt_and_gone(arena: &Arena, wait_us: u64) -> Outcome {
     let mut preempt = list(opcode::RESERVATION_ACQUIRE, 1, 16, true);
     preempt.cdw10 = (1 | 1 << 8).into();
     io.send(&bytes::capsule(Digests::NONE, &preempt, &keys(PREEMPTER as u64 + 1, 1))).await?;
+    arena.carried();
     arena.sleep(Duration::from_micros(wait_us)).await;
     io.stream.reset();
     arena.sleep(STORE_TIME * 10).await;
@@ -185,10 +216,11 @@ async fn preempt_and_gone(arena: &Arena, wait_us: u64) -> Outcome {
         Heard::Pdu(pdu) => Some(read_pdu::<CapsuleResp>(&pdu)?.cqe.dw0.get()),
         _ => None,
     };
-    // A reservation log page is there: type 06h, information 00h, log page 80h.
+    let carried = arena.carried();
     match (registered, told) {
-        (2, None) | (1, Some(0x80_0006)) => {}
-        other => return Err(format!("registrants and event: {other:X?}")),
+        (2, None) if carried.is_empty() => {}
+        (1, Some(LOG_PAGE_IS_THERE)) if carried == [registration_preempted(0)] => {}
+        other => return Err(format!("registrants and event: {other:X?}, carried: {carried:?}")),
     }
     let (_admin, mut io) = queues(arena, &host(PREEMPTER)).await?;
     let mut clear = list(opcode::RESERVATION_RELEASE, 3, 8, true);
