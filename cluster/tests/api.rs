@@ -186,6 +186,13 @@ fn chap_secrets_go_in_and_never_come_out() {
         (created.chap, created.iqn.as_deref()),
         (ChapMode::OneWay, Some("iqn.1991-05.com.microsoft:win1"))
     );
+    // The node at hand has a session of this initiator in every target.
+    assert_eq!(created.sessions, 0);
+    let target = client.create_target(&target("t")).unwrap();
+    let session = &target.sessions[0];
+    assert_eq!((session.host.as_deref(), session.isid.as_str()), (Some("win1"), "800000000001"));
+    assert_eq!((session.tsih, session.portal, target.iscsi_addresses.len()), (9, 2, 1));
+    assert_eq!(client.host("win1").unwrap().sessions, 1);
     let both = ChapRequest { mutual_chap_secret: secret(second), ..Default::default() };
     assert_eq!(client.set_chap("win1", &both).unwrap().chap, ChapMode::Mutual);
     assert_eq!(client.set_chap("win1", &both).unwrap().chap, ChapMode::Mutual);

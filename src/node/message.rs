@@ -1,6 +1,7 @@
 //! What this node's reactors send each other.
 
-use ashlar_nvmeof::server::message::Message;
+use ashlar_iscsi::server::message::Message as IscsiMessage;
+use ashlar_nvmeof::server::message::Message as NvmeMessage;
 use ashlar_runtime::Accepted;
 use ashlar_volume::remote::VolumeMessage;
 
@@ -9,7 +10,9 @@ pub(crate) enum NodeMessage {
     /// For a volume, or from one.
     Volume(VolumeMessage),
     /// For the NVMe/TCP target.
-    Target(Message<Accepted>),
+    Nvme(NvmeMessage<Accepted>),
+    /// For the iSCSI target.
+    Iscsi(IscsiMessage<Accepted>),
 }
 
 impl From<VolumeMessage> for NodeMessage {
@@ -18,9 +21,15 @@ impl From<VolumeMessage> for NodeMessage {
     }
 }
 
-impl From<Message<Accepted>> for NodeMessage {
-    fn from(message: Message<Accepted>) -> Self {
-        Self::Target(message)
+impl From<NvmeMessage<Accepted>> for NodeMessage {
+    fn from(message: NvmeMessage<Accepted>) -> Self {
+        Self::Nvme(message)
+    }
+}
+
+impl From<IscsiMessage<Accepted>> for NodeMessage {
+    fn from(message: IscsiMessage<Accepted>) -> Self {
+        Self::Iscsi(message)
     }
 }
 

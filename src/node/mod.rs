@@ -5,6 +5,7 @@
 
 mod devices;
 mod disk;
+mod listen;
 mod live;
 mod message;
 mod metrics;
@@ -14,7 +15,6 @@ mod storage;
 mod view;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -23,19 +23,20 @@ use std::time::{Duration, Instant};
 use ashlar_cluster::api::Phase;
 use ashlar_cluster::service::{BoxFuture, ControlHandle, Live, Node, Storage};
 use ashlar_cluster::state::{Action, Event, Refusal, RefusalKind, State, Volume};
-use ashlar_config::{Config, Nvmeof, Spin};
+use ashlar_config::{Config, Iscsi, Nvmeof, Spin};
 use ashlar_env::mesh::ReactorId;
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::volume::VolumeInfo;
+use ashlar_iscsi::scsi::Shared;
+use ashlar_iscsi::view::Portal;
 use ashlar_nvmeof::hub::HubConfig;
-use ashlar_nvmeof::limits::Limits;
-use ashlar_nvmeof::server::stats::IoStats;
 use ashlar_nvmeof::view::Port;
 use ashlar_runtime::{OpenDevice, OpenError, OpenOptions, ReactorHandle, Runtime, RuntimeConfig};
 
+pub(crate) use listen::CannotListen;
 use message::NodeMessage;
-pub(crate) use metrics::{NodeMetrics, ScrubCounts};
-use reactor::{Backing, HUB_REACTOR, VolumeSpec, here};
+pub(crate) use metrics::{NodeMetrics, ReactorStats, ScrubCounts};
+use reactor::{Backing, HUB_REACTOR, TargetLimits, VolumeSpec, here};
 use reservations::Control;
 use storage::NodeStorage;
 
@@ -53,13 +54,14 @@ const LEAF_BYTES: u64 = 8 << 10;
 pub(crate) struct RunningNode {
     runtime: Mutex<Option<Runtime<NodeMessage>>>,
     reactors: Vec<ReactorHandle<NodeMessage>>,
-    stats: Vec<Arc<IoStats>>,
+    stats: Vec<ReactorStats>,
     book: Mutex<Book>,
     control: Control,
     storage: NodeStorage,
     phase: AtomicU8,
     started: Instant,
     nvmeof: Nvmeof,
+    iscsi: Iscsi,
     open_to_all: bool,
     metrics: OnceLock<NodeMetrics>,
 }
@@ -70,6 +72,7 @@ struct Book {
     open: BTreeMap<VolumeId, (ReactorId, VolumeInfo)>,
     faults: BTreeMap<VolumeId, String>,
     ports: Vec<Port>,
+    portals: Vec<Portal>,
     /// What an operator should look at, one sentence each.
     attention: Vec<String>,
     next_home: u16,
@@ -95,8 +98,9 @@ impl RunningNode {
         });
         let runtime = runtime.map_err(|error| error.to_string())?;
         let reactors = runtime.reactors().to_vec();
-        let limits = limits(&config.nvmeof);
-        let stats = reactors.iter().map(|handle| set_up(handle, &limits, first_session));
+        let limits = limits(config);
+        let shared = Arc::new(Shared::default());
+        let stats = reactors.iter().map(|handle| set_up(handle, &limits, &shared, first_session));
         let stats = stats.collect::<Result<_, String>>()?;
         // The hub is on the first reactor; the engine goes to another where there is one.
         let control = Control::default();
@@ -113,6 +117,7 @@ impl RunningNode {
             phase: AtomicU8::new(Phase::Starting as u8),
             started: Instant::now(),
             nvmeof: config.nvmeof.clone(),
+            iscsi: config.iscsi.clone(),
             open_to_all,
             metrics: OnceLock::new(),
         }))
@@ -126,23 +131,6 @@ impl RunningNode {
                 tracing::error!(volume = %volume.name, why, "a volume cannot be served");
             }
         }
-    }
-
-    /// Listens where the configuration says, and serves.
-    ///
-    /// # Errors
-    /// The address, and why not.
-    pub fn listen(&self, state: &State) -> Result<Vec<SocketAddr>, (SocketAddr, String)> {
-        let mut bound = Vec::new();
-        for &address in self.nvmeof.listen.iter().chain(&self.nvmeof.discovery) {
-            let listening = self.reactors[0].call(move |_, _| async move { here().listen(address) }).wait();
-            let listening = listening.unwrap_or_else(|error| Err(error.to_string()));
-            bound.push(listening.map_err(|why| (address, why))?);
-        }
-        self.book.lock().expect("no panic while held").ports =
-            view::ports(&bound[..self.nvmeof.listen.len()], &self.nvmeof);
-        futures_lite::future::block_on(self.follow(state));
-        Ok(bound)
     }
 
     /// The control plane is there.
@@ -161,7 +149,7 @@ impl RunningNode {
     }
 
     /// The counters of each reactor.
-    pub fn stats(&self) -> &[Arc<IoStats>] {
+    pub fn stats(&self) -> &[ReactorStats] {
         &self.stats
     }
 
@@ -190,7 +178,7 @@ impl RunningNode {
 
     fn connections(&self) -> usize {
         let count = |handle: &ReactorHandle<NodeMessage>| {
-            handle.call(|_, _| async { here().report().connections }).wait().unwrap_or(0)
+            handle.call(|_, _| async { here().connections() }).wait().unwrap_or(0)
         };
         self.reactors.iter().map(count).sum()
     }
@@ -268,15 +256,16 @@ impl RunningNode {
 
     /// Makes all reactors follow `state`.
     async fn follow(&self, state: &State) {
-        let targets = {
+        let (nvmeof, iscsi) = {
             let book = self.book.lock().expect("no panic while held");
             let volumes = book.open.iter().map(|(&id, &(_, info))| (id, info)).collect();
-            Arc::new(view::targets(state, &volumes, &book.ports, &self.nvmeof.referrals))
+            let nvmeof = view::nvmeof::targets(state, &volumes, &book.ports, &self.nvmeof.referrals);
+            (Arc::new(nvmeof), Arc::new(view::iscsi::targets(state, &volumes, &book.portals)))
         };
         // The hub goes last: what it tells hosts of is served everywhere by then.
         for handle in self.reactors.iter().rev() {
-            let targets = Arc::clone(&targets);
-            let _ = handle.call(move |_, _| async move { here().set_targets(&targets) }).await;
+            let (nvmeof, iscsi) = (Arc::clone(&nvmeof), Arc::clone(&iscsi));
+            let _ = handle.call(move |_, _| async move { here().set_targets(&nvmeof, &iscsi) }).await;
         }
     }
 
@@ -359,33 +348,46 @@ fn kind_of(error: &OpenError) -> RefusalKind {
 
 fn set_up(
     handle: &ReactorHandle<NodeMessage>,
-    limits: &Limits,
+    limits: &TargetLimits,
+    shared: &Arc<Shared>,
     first_session: u64,
-) -> Result<Arc<IoStats>, String> {
-    let limits = limits.clone();
+) -> Result<ReactorStats, String> {
+    let (limits, shared) = (limits.clone(), Arc::clone(shared));
     let hub = (handle.id() == HUB_REACTOR).then(|| HubConfig {
-        limits: limits.clone(),
+        limits: limits.nvmeof.clone(),
         cntlid_min: 1,
         cntlid_max: 0xFFEF,
         model: "Ashlar".into(),
         firmware: env!("CARGO_PKG_VERSION").into(),
         first_session,
     });
-    let made = handle.call(move |env, mesh| async move { reactor::set_up(&env, &mesh, &limits, hub) });
-    made.wait().map_err(|error| error.to_string())
+    let set_up =
+        move |env, mesh| async move { reactor::set_up(&env, &mesh, &limits, hub, shared, first_session) };
+    handle.call(set_up).wait().map_err(|error| error.to_string())
 }
 
-fn limits(nvmeof: &Nvmeof) -> Limits {
-    let limits = &nvmeof.limits;
-    Limits {
-        max_transfer_bytes: u32::try_from(limits.max_transfer.get()).unwrap_or(u32::MAX),
-        io_queue_entries_max: limits.queue_depth,
-        io_queues_max: limits.io_queues,
-        controllers_max: limits.max_controllers,
-        connections_max: limits.max_connections,
-        connections_per_host_max: limits.max_connections_per_host,
-        unauthenticated_per_address_max: limits.max_handshakes_per_address,
-        handshake_timeout: limits.handshake_timeout,
+fn limits(config: &Config) -> TargetLimits {
+    let (nvmeof, iscsi) = (&config.nvmeof.limits, &config.iscsi.limits);
+    TargetLimits {
+        nvmeof: ashlar_nvmeof::limits::Limits {
+            max_transfer_bytes: u32::try_from(nvmeof.max_transfer.get()).unwrap_or(u32::MAX),
+            io_queue_entries_max: nvmeof.queue_depth,
+            io_queues_max: nvmeof.io_queues,
+            controllers_max: nvmeof.max_controllers,
+            connections_max: nvmeof.max_connections,
+            connections_per_host_max: nvmeof.max_connections_per_host,
+            unauthenticated_per_address_max: nvmeof.max_handshakes_per_address,
+            handshake_timeout: nvmeof.handshake_timeout,
+        },
+        iscsi: ashlar_iscsi::limits::Limits {
+            connections_max: iscsi.max_connections,
+            unauthenticated_per_address_max: iscsi.max_logins_per_address,
+            sessions_max: iscsi.max_sessions.into(),
+            sessions_per_initiator_max: iscsi.max_sessions_per_host.into(),
+            queue_depth: iscsi.queue_depth,
+            login_timeout: iscsi.login_timeout,
+            ..ashlar_iscsi::limits::Limits::default()
+        },
     }
 }
 

@@ -16,30 +16,42 @@ use ashlar_env::reservation::HostId;
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::volume::{Issuer, Operation, VolumeInfo};
 use ashlar_env::{BufPool, Clock, Disk, DiskInfo, Instant, Spawn, Volume};
+use ashlar_iscsi::scsi::Shared;
+use ashlar_iscsi::server::SessionReport;
 use ashlar_nvmeof::hub::{ControllerReport, HubConfig};
-use ashlar_nvmeof::limits::Limits;
-use ashlar_nvmeof::server::Server;
-use ashlar_nvmeof::server::stats::{IoStats, VolumeCounts};
-use ashlar_nvmeof::view::Targets;
 use ashlar_runtime::{Device, MeshEnd, OpenDevice, ReactorEnv};
 use ashlar_volume::remote::{self, Exchange};
 use ashlar_volume::{AnyVolume, Null, PassThrough, Settings, scratch_pool};
 
 use super::disk::NodeDisk;
+use super::listen::Protocol;
 use super::message::NodeMessage;
+use super::metrics::ReactorStats;
 use super::reservations::{Control, KeptReservations, restore};
 
 pub(crate) type NodeMesh = MeshEnd<NodeMessage>;
 pub(crate) type NodeVolume = AnyVolume<ReactorEnv, NodeDisk, NodeMesh, NodeMessage, KeptReservations>;
-type NodeServer = Server<ReactorEnv, NodeVolume, NodeMessage, NodeMesh>;
+type NvmeServer = ashlar_nvmeof::server::Server<ReactorEnv, NodeVolume, NodeMessage, NodeMesh>;
+type IscsiServer = ashlar_iscsi::server::Server<ReactorEnv, NodeVolume, NodeMessage, NodeMesh>;
+
+/// What each target grants.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetLimits {
+    pub nvmeof: ashlar_nvmeof::limits::Limits,
+    pub iscsi: ashlar_iscsi::limits::Limits,
+}
 
 /// The reactor that accepts connections and holds the hub.
 pub(crate) const HUB_REACTOR: ReactorId = ReactorId(0);
 
+/// Sessions of iSCSI are numbered apart from those of NVMe: above all microseconds since 1970.
+const ISCSI_SESSIONS: u64 = 1 << 62;
+
 /// A reactor's part of the node.
 pub(crate) struct Reactor {
     env: ReactorEnv,
-    server: NodeServer,
+    nvme: NvmeServer,
+    iscsi: IscsiServer,
     exchange: Exchange<NodeMesh, NodeMessage, NodeVolume>,
     volumes: RefCell<BTreeMap<VolumeId, NodeVolume>>,
     scratch: BufPool,
@@ -88,20 +100,33 @@ pub(crate) fn probe(env: &ReactorEnv, device: OpenDevice) -> Result<DiskInfo, St
 pub(crate) fn set_up(
     env: &ReactorEnv,
     mesh: &NodeMesh,
-    limits: &Limits,
+    limits: &TargetLimits,
     hub: Option<HubConfig>,
-) -> Arc<IoStats> {
-    let server = Server::new(env.clone(), mesh.clone(), limits.clone(), HUB_REACTOR, hub);
+    shared: Arc<Shared>,
+    first_session: u64,
+) -> ReactorStats {
+    let nvme = NvmeServer::new(env.clone(), mesh.clone(), limits.nvmeof.clone(), HUB_REACTOR, hub);
+    let iscsi = IscsiServer::new(
+        env.clone(),
+        mesh.clone(),
+        limits.iscsi.clone(),
+        HUB_REACTOR,
+        Arc::clone(&shared),
+        first_session | ISCSI_SESSIONS,
+    );
+    // Whoever changes a reservation, hosts of both protocols hear of it.
+    shared.carry_notices(|notices| here().nvme.tell(notices));
+    nvme.carry_notices(move |notices| shared.tell(notices));
+    let stats = ReactorStats { nvme: nvme.stats(), iscsi: iscsi.stats() };
     let exchange = Exchange::new(mesh.clone(), remote::Limits::default());
-    let stats = server.stats();
-    let deliver = server.clone();
-    env.spawn(exchange.clone().run(move |event| {
-        if let remote::Event::Other(_, NodeMessage::Target(message)) = event {
-            deliver.deliver(message);
-        }
+    let (to_nvme, to_iscsi) = (nvme.clone(), iscsi.clone());
+    env.spawn(exchange.clone().run(move |event| match event {
+        remote::Event::Other(_, NodeMessage::Nvme(message)) => to_nvme.deliver(message),
+        remote::Event::Other(_, NodeMessage::Iscsi(message)) => to_iscsi.deliver(message),
+        _ => {}
     }));
     let volumes = RefCell::default();
-    let reactor = Reactor { env: env.clone(), server, exchange, volumes, scratch: scratch_pool() };
+    let reactor = Reactor { env: env.clone(), nvme, iscsi, exchange, volumes, scratch: scratch_pool() };
     REACTOR.set(Some(Rc::new(reactor)));
     stats
 }
@@ -167,7 +192,8 @@ impl Reactor {
     /// Lets a volume go. Operations under way end as they would have.
     pub fn close(&self, volume: VolumeId) {
         let _ = self.exchange.withdraw(volume);
-        self.server.forget_volume(volume);
+        self.nvme.forget_volume(volume);
+        self.iscsi.forget_volume(volume);
         self.volumes.borrow_mut().remove(&volume);
     }
 
@@ -208,34 +234,53 @@ impl Reactor {
         }
     }
 
-    pub fn set_targets(&self, targets: &Arc<Targets>) {
+    pub fn set_targets(
+        &self,
+        nvmeof: &Arc<ashlar_nvmeof::view::Targets>,
+        iscsi: &Arc<ashlar_iscsi::view::Targets>,
+    ) {
         let volumes = self.volumes.borrow();
-        self.server.set_targets(targets, |id| volumes.get(&id).cloned());
+        self.nvme.set_targets(nvmeof, |id| volumes.get(&id).cloned());
+        self.iscsi.set_targets(iscsi, |id| volumes.get(&id).cloned());
     }
 
-    pub fn listen(&self, address: SocketAddr) -> Result<SocketAddr, String> {
-        self.server.listen(address).map_err(|error| error.to_string())
+    pub fn listen(&self, protocol: Protocol, address: SocketAddr) -> Result<SocketAddr, String> {
+        let listening = match protocol {
+            Protocol::Nvme => self.nvme.listen(address),
+            Protocol::Iscsi => self.iscsi.listen(address),
+        };
+        listening.map_err(|error| error.to_string())
     }
 
     pub fn drain(&self) {
-        self.server.drain();
+        self.nvme.drain();
+        self.iscsi.drain();
+    }
+
+    /// How many connections there are, by any protocol.
+    pub fn connections(&self) -> usize {
+        self.nvme.connections() + self.iscsi.connections()
     }
 
     pub fn report(&self) -> ReactorReport {
         ReactorReport {
             now: self.env.now(),
-            connections: self.server.connections(),
-            controllers: self.server.controllers(),
-            volumes: self.server.volume_counts(),
+            connections: self.connections(),
+            controllers: self.nvme.controllers(),
+            sessions: self.iscsi.sessions(),
+            nvme: self.nvme.volume_counts(),
+            iscsi: self.iscsi.volume_counts(),
         }
     }
 }
 
 /// What goes on on a reactor.
 pub(crate) struct ReactorReport {
-    /// The reactor's time, to which the controllers' ages relate.
+    /// The reactor's time, to which the ages of controllers and sessions relate.
     pub now: Instant,
     pub connections: usize,
     pub controllers: Vec<ControllerReport>,
-    pub volumes: Vec<(VolumeId, VolumeCounts)>,
+    pub sessions: Vec<SessionReport>,
+    pub nvme: Vec<(VolumeId, ashlar_nvmeof::server::stats::VolumeCounts)>,
+    pub iscsi: Vec<(VolumeId, ashlar_iscsi::server::stats::VolumeCounts)>,
 }

@@ -3,7 +3,7 @@
 mod log;
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use crate::node::{NodeMetrics, RunningNode};
+use crate::node::{CannotListen, NodeMetrics, RunningNode};
 
 /// The control state's file in the data directory.
 const CONTROL_FILE: &str = "control.redb";
@@ -61,7 +61,7 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     let plane = ControlPlane::new(store, state, node.clone(), control_metrics);
     node.connect_control(plane.handle());
     let bound = node.listen(&opened);
-    let bound = bound.map_err(|(address, why)| cannot_listen(address, why))?;
+    let bound = bound.map_err(cannot_listen)?;
 
     let (stop, shutdown) = http::shutdown();
     let serving = std::thread::Builder::new().name("control".into());
@@ -69,7 +69,8 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     let serving = serving.map_err(|error| failed("start the control thread", &error))?;
     node.set_phase(Phase::Ready);
     node.add_configured(&config.devices, embedded);
-    tracing::info!(node = %name, data = %data.display(), api = %api_address, nvme = ?bound, "ready");
+    let (nvme, iscsi) = (&bound.nvme, &bound.iscsi);
+    tracing::info!(node = %name, data = %data.display(), api = %api_address, ?nvme, ?iscsi, "ready");
 
     let signal = wait_for_the_end(&mut signals);
     tracing::info!(signal, "stopping: no new connections, what is in flight is finished");
@@ -85,20 +86,21 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Why NVMe/TCP cannot listen on `address`. The reactor has the kernel's text only, so the kernel is asked again.
-fn cannot_listen(address: SocketAddr, why: String) -> Refusal {
-    let what = format!("serve NVMe/TCP on {address}");
+/// Why a target cannot listen. The reactor has the kernel's text only, so the kernel is asked again.
+fn cannot_listen(CannotListen { protocol, address, why }: CannotListen) -> Refusal {
+    let what = format!("serve {protocol} on {address}");
+    let table = protocol.table();
     match TcpListener::bind(address).map_err(|error| error.kind()) {
         Err(ErrorKind::AddrInUse) => {
             Refusal::new(RefusalKind::InUse, what, "the address is in use: another program listens there")
                 .next(format!(
-                    "stop it (`ss -ltnp sport = :{}` shows it), or set [nvmeof] listen",
+                    "stop it (`ss -ltnp sport = :{}` shows it), or set {table} listen",
                     address.port()
                 ))
         }
         Err(ErrorKind::AddrNotAvailable) => {
             Refusal::new(RefusalKind::Invalid, what, "this machine has no such address")
-                .next("`ip address` shows those it has; set [nvmeof] listen to some of them")
+                .next(format!("`ip address` shows those it has; set {table} listen to some of them"))
         }
         Err(ErrorKind::PermissionDenied) => Refusal::new(RefusalKind::Failed, what, "permission denied")
             .next("ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one"),

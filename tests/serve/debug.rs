@@ -1,7 +1,5 @@
 //! `ashlar debug` on the device of a node that was stopped, and of one that runs.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -71,15 +69,6 @@ fn a_stopped_store_is_verified_and_printed_and_stays_as_it_is() {
     assert!(code == 3 && said.contains("no such file"), "{code} {said}");
 }
 
-/// What `/metrics` says.
-fn metrics(base: &str) -> String {
-    let mut stream = TcpStream::connect(base.trim_start_matches("http://").trim_end_matches('/')).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
-}
-
 #[test]
 fn rot_is_found_by_scrubbing_and_named_by_status() {
     let place = Place::new();
@@ -118,7 +107,7 @@ fn rot_is_found_by_scrubbing_and_named_by_status() {
     };
     assert!(said.starts_with("volume db, block 3 of 4 KiB: a block has a wrong checksum"), "{said}");
     loop {
-        let metrics = metrics(node.client.base());
+        let metrics = node.metrics();
         if metrics.contains("ashlar_scrub_damaged 1\n") {
             let read = metrics.lines().find_map(|line| line.strip_prefix("ashlar_scrub_read_bytes_total "));
             assert!(read.unwrap().parse::<u64>().unwrap() >= 4096, "{metrics}");

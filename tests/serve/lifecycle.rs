@@ -35,6 +35,7 @@ impl Kept {
         let mut targets = node.client.targets().unwrap().targets;
         for target in &mut targets {
             target.nvme_addresses.clear();
+            target.iscsi_addresses.clear();
         }
         let hosts = node.client.hosts().unwrap();
         let (id, changes, state_hash) = (status.node.id, status.node.changes, status.node.state_hash);

@@ -1,7 +1,8 @@
 //! Running a node, and what a test does to it. Everything waits with a bound.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ impl Place {
     pub fn configure_data(&self, data: &Path, nvme: &[&str], api: &str) {
         let text = format!(
             "[node]\nname = \"test\"\ndata = {data:?}\n[nvmeof]\nlisten = {nvme:?}\ndiscovery = []\n\
-             [api]\nlisten = \"{api}\"\n"
+             [iscsi]\nlisten = [\"127.0.0.1:0\"]\n[api]\nlisten = \"{api}\"\n"
         );
         std::fs::write(self.config(), text).unwrap();
     }
@@ -84,7 +85,8 @@ impl Place {
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let skip = file.metadata().unwrap().len() as usize;
         let child = command.stdout(Stdio::null()).stderr(file).spawn().unwrap();
-        let mut node = Node { child, log, skip, client: Client::new("127.0.0.1:1"), nvme: String::new() };
+        let (client, nvme, iscsi) = (Client::new("127.0.0.1:1"), String::new(), String::new());
+        let mut node = Node { child, log, skip, client, nvme, iscsi };
         node.wait_until_ready();
         node
     }
@@ -134,6 +136,8 @@ pub struct Node {
     pub client: Client,
     /// Where NVMe/TCP listens.
     pub nvme: String,
+    /// Where iSCSI listens.
+    pub iscsi: String,
 }
 
 impl Drop for Node {
@@ -156,7 +160,8 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         };
         self.client = Client::new(&api);
-        self.nvme = self.client.status().unwrap().node.nvme_listen[0].to_string();
+        let node = self.client.status().unwrap().node;
+        (self.nvme, self.iscsi) = (node.nvme_listen[0].to_string(), node.iscsi_listen[0].to_string());
     }
 
     pub fn id(&self) -> u32 {
@@ -200,6 +205,26 @@ impl Node {
         assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.log());
         self.client.status().unwrap();
         assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+
+    /// What `/metrics` says.
+    pub fn metrics(&self) -> String {
+        let mut stream =
+            TcpStream::connect(self.client.base().trim_start_matches("http://").trim_end_matches('/'))
+                .unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Waits until `holds`.
+    pub fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "not so in time: {what}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Runs a command line against this node. Returns the exit code and both streams in one.

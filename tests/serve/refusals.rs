@@ -40,6 +40,11 @@ fn a_port_in_use_is_4_and_named() {
     let address = taken.local_addr().unwrap().to_string();
     place.configure(&[&address], "127.0.0.1:0");
     assert_says(&place.refuses(4), &["NVMe/TCP", &address, "in use", "nothing was", "[nvmeof] listen"]);
+    place.configure(&["127.0.0.1:0"], "127.0.0.1:0");
+    let text = fs::read_to_string(place.config()).unwrap();
+    let (before, after) = text.split_once("[iscsi]\nlisten = [\"127.0.0.1:0\"]").unwrap();
+    fs::write(place.config(), format!("{before}[iscsi]\nlisten = [\"{address}\"]{after}")).unwrap();
+    assert_says(&place.refuses(4), &["iSCSI", &address, "in use", "nothing was", "[iscsi] listen"]);
     place.configure(&["127.0.0.1:0"], &address);
     assert_says(&place.refuses(4), &["API", &address, "nothing was", "[api] listen"]);
     drop(taken);

@@ -49,11 +49,12 @@ pub(crate) fn targets(
 /// The ports of a node that listens on `bound` for I/O. Ports for discovery only are not among them: the hub serves
 /// volumes at these ports alone, and discovery everywhere.
 pub(crate) fn ports(bound: &[SocketAddr], nvmeof: &Nvmeof) -> Vec<Port> {
-    let advertised = |at: usize, listen: SocketAddr| {
-        let same_port = nvmeof.advertise.iter().find(|address| address.port() == listen.port());
-        Port { id: at as u16 + 1, listen, advertise: same_port.or_else(|| nvmeof.advertise.get(at)).copied() }
+    let port = |(at, &listen): (usize, &SocketAddr)| Port {
+        id: at as u16 + 1,
+        listen,
+        advertise: super::advertised(&nvmeof.advertise, at, listen),
     };
-    bound.iter().enumerate().map(|(at, &listen)| advertised(at, listen)).collect()
+    bound.iter().enumerate().map(port).collect()
 }
 
 fn ana_state(state: state::AnaState) -> AnaState {
