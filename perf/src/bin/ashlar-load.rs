@@ -1,4 +1,4 @@
-//! `ashlar-load`: an NVMe/TCP load generator that checks what it reads.
+//! `ashlar-load`: an NVMe/TCP and iSCSI load generator that checks what it reads.
 //!
 //! Exit codes: 0 done, 1 the load could not be run to its end, 2 wrong usage, 3 a read returned wrong data.
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use ashlar_perf::load::{LoadError, Options, pin_to, run};
 use clap::Parser;
 
-/// Load an NVMe/TCP target from one core and report rates, latencies and the target's CPU time.
+/// Load an NVMe/TCP or iSCSI target from one core and report rates, latencies and the target's CPU time.
 #[derive(Parser)]
 #[command(name = "ashlar-load", version)]
 struct Cli {

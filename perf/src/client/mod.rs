@@ -8,13 +8,13 @@
 //! ([`Queue::call`] and all of [`Controller`]) yield the processor between polls and give up at a deadline.
 
 mod controller;
-mod error;
+pub(crate) mod error;
 pub mod fabrics;
 pub mod io;
 mod queue;
 pub mod raw;
 mod rx;
-mod tx;
+pub(crate) mod tx;
 
 pub use controller::{Controller, HostOptions, KeptAlive, Namespace};
 pub use error::{ClientError, Result};

@@ -1,4 +1,4 @@
-//! What a queue has still to send: headers, laid end to end, and references to the slots' payloads.
+//! What a queue or session has still to send: headers, laid end to end, and references to the slots' payloads.
 //!
 //! Headers are copied (they are small, and many adjacent ones become one piece), payloads are not.
 
@@ -23,7 +23,7 @@ enum Piece {
 
 /// The send side of a connection.
 #[derive(Default)]
-pub(super) struct Tx {
+pub(crate) struct Tx {
     headers: Vec<u8>,
     /// Absolute position of `headers[0]`.
     base: u64,
@@ -31,7 +31,7 @@ pub(super) struct Tx {
 }
 
 impl Tx {
-    pub(super) fn header(&mut self, bytes: &[u8]) {
+    pub(crate) fn header(&mut self, bytes: &[u8]) {
         let at = self.base + self.headers.len() as u64;
         self.headers.extend_from_slice(bytes);
         if let Some(Piece::Header { start, len }) = self.pieces.back_mut()
@@ -43,16 +43,16 @@ impl Tx {
         self.pieces.push_back(Piece::Header { start: at, len: bytes.len() as u32 });
     }
 
-    pub(super) fn payload(&mut self, slot: u16, start: u32, len: u32) {
+    pub(crate) fn payload(&mut self, slot: u16, start: u32, len: u32) {
         self.pieces.push_back(Piece::Payload { slot, start, len });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
     /// Sends until all is gone or the socket takes no more. True if all is gone.
-    pub(super) fn flush(&mut self, stream: &TcpStream, payloads: &[Box<[u8]>]) -> Result<bool> {
+    pub(crate) fn flush(&mut self, stream: &TcpStream, payloads: &[Box<[u8]>]) -> Result<bool> {
         while !self.pieces.is_empty() {
             let sent = match self.write(stream, payloads) {
                 Ok(0) => return Err(ClientError::Closed),

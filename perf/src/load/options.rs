@@ -7,6 +7,7 @@ use ashlar_config::Bytes;
 use clap::{Args, ValueEnum};
 
 use crate::client::{Digests, HostOptions};
+use crate::iscsi::InitiatorOptions;
 
 /// Where the accesses go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,22 +18,48 @@ pub enum Pattern {
     Random,
 }
 
-/// The load to generate.
+/// What is spoken to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// NVMe/TCP.
+    Nvme,
+    /// iSCSI.
+    Iscsi,
+    /// What `ashlar-echo` answers.
+    Echo,
+}
+
+/// The load to generate. `--nqn`, `--iqn` or `--raw-echo` chooses the protocol.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Address and port of the target.
-    #[arg(long, default_value = "127.0.0.1:4420", value_parser = resolvable)]
-    pub addr: String,
-    /// NQN of the subsystem.
-    #[arg(long, default_value = "", required_unless_present = "raw_echo")]
-    pub nqn: String,
-    /// NQN of this host.
+    /// Address and port of the target; without it 127.0.0.1 and the protocol's port.
+    #[arg(long, value_parser = resolvable)]
+    pub addr: Option<String>,
+    /// NQN of the subsystem, to load by NVMe/TCP.
+    #[arg(long, required_unless_present_any = ["iqn", "raw_echo"], conflicts_with = "iqn")]
+    pub nqn: Option<String>,
+    /// NQN of this host (NVMe/TCP).
     #[arg(long)]
     pub hostnqn: Option<String>,
-    /// Namespace to use.
+    /// IQN of the target, to load by iSCSI.
+    #[arg(long, conflicts_with = "raw_echo")]
+    pub iqn: Option<String>,
+    /// IQN of this initiator (iSCSI).
+    #[arg(long)]
+    pub initiator: Option<String>,
+    /// Logical unit to use (iSCSI).
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..16_384))]
+    pub lun: u16,
+    /// Let data that their command does not carry wait for R2T (iSCSI).
+    #[arg(long)]
+    pub initial_r2t: bool,
+    /// Send no data with a command (iSCSI).
+    #[arg(long)]
+    pub no_immediate_data: bool,
+    /// Namespace to use (NVMe/TCP).
     #[arg(long, default_value_t = 1)]
     pub nsid: u32,
-    /// Connections (I/O queues), all of one controller.
+    /// Connections: I/O queues, all of one controller, or iSCSI sessions.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub connections: u16,
     /// Commands in flight on each connection.
@@ -44,16 +71,16 @@ pub struct Options {
     /// Reads, in percent; the rest are writes.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub mix: u8,
-    /// Write Zeroes, in percent of the writes.
+    /// Write Zeroes (SCSI: WRITE SAME of zeros), in percent of the writes.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub zero_percent: u8,
-    /// One Flush after so many writes; 0 for none.
+    /// One Flush (SCSI: SYNCHRONIZE CACHE) after so many writes; 0 for none.
     #[arg(long, default_value_t = 0)]
     pub flush_every: u32,
     /// Where the accesses go.
     #[arg(long, value_enum, default_value = "random")]
     pub pattern: Pattern,
-    /// Use only so much of the namespace, from its start.
+    /// Use only so much of the namespace or unit, from its start.
     #[arg(long)]
     pub span: Option<Bytes>,
     /// Seed of the random numbers.
@@ -96,14 +123,52 @@ pub struct Options {
 }
 
 impl Options {
-    /// How to connect.
+    /// What is spoken.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match () {
+            () if self.raw_echo => Protocol::Echo,
+            () if self.iqn.is_some() => Protocol::Iscsi,
+            () => Protocol::Nvme,
+        }
+    }
+
+    /// Address and port of the target.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let default = match self.protocol() {
+            Protocol::Iscsi => "127.0.0.1:3260",
+            Protocol::Nvme | Protocol::Echo => "127.0.0.1:4420",
+        };
+        self.addr.clone().unwrap_or_else(|| default.into())
+    }
+
+    fn digests(&self) -> Digests {
+        if self.digest { Digests::BOTH } else { Digests::NONE }
+    }
+
+    /// How to log in by iSCSI.
+    #[must_use]
+    pub fn initiator(&self) -> InitiatorOptions {
+        let mut initiator = InitiatorOptions::new(&self.address(), self.iqn.as_deref().unwrap_or_default());
+        if let Some(name) = &self.initiator {
+            initiator.initiator.clone_from(name);
+        }
+        initiator.lun = self.lun;
+        initiator.digests = self.digests();
+        initiator.initial_r2t = self.initial_r2t;
+        initiator.immediate_data = !self.no_immediate_data;
+        initiator
+    }
+
+    /// How to connect by NVMe/TCP.
     #[must_use]
     pub fn host(&self) -> HostOptions {
-        let mut host = HostOptions::new(&self.addr, &self.nqn);
+        let mut host = HostOptions::new(&self.address(), self.nqn.as_deref().unwrap_or_default());
         if let Some(hostnqn) = &self.hostnqn {
             host.hostnqn.clone_from(hostnqn);
         }
-        host.digests = if self.digest { Digests::BOTH } else { Digests::NONE };
+        host.digests = self.digests();
         host.no_flow_control = !self.flow_control;
         host.kato_ms = self.kato_ms;
         host

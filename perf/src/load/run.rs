@@ -6,14 +6,13 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ashlar_nvmeof::wire::{Sqe, Status};
-
 use super::lanes::{Kind, Lane, Lanes, Op, setup, units};
 use super::pattern::Random;
+use super::port::{Failure, Finished};
 use super::report::{Measured, Tally};
 use super::shadow::{Fault, Known, SECTOR_BYTES, Shadow, check_sectors, fill_sectors};
 use super::{Options, Report, cpu_time};
-use crate::client::{ClientError, Completion, Data, RX_BYTES, io};
+use crate::client::{ClientError, RX_BYTES};
 
 /// How long commands in flight may take to finish once no more are issued.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,14 +28,14 @@ pub enum LoadError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// A command failed for good.
-    #[error("{kind} at byte {byte} of the namespace failed with status {status:?}")]
+    #[error("{kind} at byte {byte} failed with {failure}")]
     Command {
         /// Which command.
         kind: &'static str,
         /// Where.
         byte: u64,
         /// Its status.
-        status: Status,
+        failure: Failure,
     },
     /// A read returned something else than was acknowledged.
     #[error("wrong data: {0}")]
@@ -73,6 +72,7 @@ pub fn run(options: &Options) -> Result<Report, LoadError> {
     runner.work.counting = false;
     runner.drain()?;
     runner.check_all()?;
+    runner.lanes.close();
     let work = runner.work;
     let measured = Measured {
         elapsed,
@@ -109,7 +109,7 @@ struct Runner<'a> {
     lanes: Lanes,
     work: Work<'a>,
     rx: Vec<u8>,
-    done: Vec<Completion>,
+    done: Vec<Finished>,
 }
 
 /// All but the connections.
@@ -123,9 +123,7 @@ struct Work<'a> {
     run: u64,
     sequence: u64,
     unit_bytes: u32,
-    unit_blocks: u32,
     units: u64,
-    templates: [Sqe; 4],
     /// What was in flight when the connection was lost, or failed for now.
     repeat: Vec<Op>,
     read: Tally,
@@ -177,8 +175,7 @@ impl<'a> Runner<'a> {
     fn finish(&mut self) -> Result<(), LoadError> {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         loop {
-            let depth = usize::from(self.options.depth);
-            let in_flight: usize = self.lanes.lanes.iter().map(|lane| depth - lane.queue.free_slots()).sum();
+            let in_flight: usize = self.lanes.lanes.iter().map(|lane| lane.port.in_flight()).sum();
             let left = in_flight + self.work.repeat.len();
             if left == 0 {
                 return Ok(());
@@ -207,7 +204,7 @@ impl<'a> Runner<'a> {
     fn turn(&mut self) -> Result<(), LoadError> {
         let work = &mut self.work;
         for lane in &mut self.lanes.lanes {
-            let received = lane.queue.poll(&mut self.rx, &mut self.done)?;
+            let received = lane.port.poll(&mut self.rx, &mut self.done)?;
             work.polls += 1;
             work.busy_polls += u64::from(received > 0);
             if !self.done.is_empty() {
@@ -217,7 +214,7 @@ impl<'a> Runner<'a> {
                 }
             }
             work.refill(lane);
-            lane.queue.flush()?;
+            lane.port.flush()?;
         }
         Ok(())
     }
@@ -233,12 +230,12 @@ impl<'a> Runner<'a> {
         let mut last = lost;
         while Instant::now() < deadline {
             match Lanes::connect(self.options) {
-                Ok(lanes) if lanes.namespace == self.lanes.namespace => {
+                Ok(lanes) if lanes.extent == self.lanes.extent => {
                     self.lanes = lanes;
                     self.work.reconnects += 1;
                     return Ok(());
                 }
-                Ok(_) => return Ok(setup("the namespace has changed its size".into())?),
+                Ok(_) => return Ok(setup("the volume has changed its size".into())?),
                 Err(error) if error.is_path_failure() => last = error,
                 Err(error) => return Err(error.into()),
             }
@@ -250,23 +247,14 @@ impl<'a> Runner<'a> {
 
 impl<'a> Work<'a> {
     fn new(options: &'a Options, lanes: &Lanes) -> Result<Self, LoadError> {
-        let namespace = lanes.namespace;
-        let units = units(options, namespace)?;
+        let units = units(options, lanes.extent)?;
         let unit_bytes = options.block_size.get() as u32;
-        let unit_blocks = unit_bytes / namespace.block_bytes;
         let in_flight = u64::from(options.connections) * u64::from(options.depth);
         if options.verify && units < 2 * in_flight {
             setup(format!(
                 "{units} blocks are too few to verify {in_flight} commands in flight; twice as many are needed"
             ))?;
         }
-        let nsid = options.nsid;
-        let templates = [
-            io::read(nsid, 0, unit_blocks),
-            io::write(nsid, 0, unit_blocks, false),
-            io::write_zeroes(nsid, 0, unit_blocks),
-            io::flush(nsid),
-        ];
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             options,
@@ -278,9 +266,7 @@ impl<'a> Work<'a> {
             run: now.as_nanos() as u64,
             sequence: 0,
             unit_bytes,
-            unit_blocks,
             units,
-            templates,
             repeat: Vec::with_capacity(in_flight as usize),
             read: Tally::new(),
             write: Tally::new(),
@@ -306,11 +292,11 @@ impl<'a> Work<'a> {
     /// Fills the free slots of `lane`.
     #[inline]
     fn refill(&mut self, lane: &mut Lane) {
-        if lane.queue.free_slots() == 0 {
+        if lane.port.room() == 0 {
             return;
         }
         let now_ns = self.now_ns();
-        while lane.queue.free_slots() > 0 {
+        while lane.port.room() > 0 {
             let Some(op) = self.next(lane, now_ns) else { return };
             self.issue(lane, op);
         }
@@ -371,24 +357,15 @@ impl<'a> Work<'a> {
 
     #[inline]
     fn issue(&mut self, lane: &mut Lane, op: Op) {
-        let mut sqe = self.templates[op.kind as usize];
-        let data = match op.kind {
-            Kind::Read => Data::FromController(self.unit_bytes),
-            Kind::Write => Data::ToController(self.unit_bytes),
-            Kind::Zero | Kind::Flush => Data::None,
-        };
-        if op.kind != Kind::Flush {
-            io::set_range(&mut sqe, op.unit * u64::from(self.unit_blocks), self.unit_blocks);
-        }
         if self.shadow.is_some()
             && op.kind == Kind::Write
-            && let Some(slot) = lane.queue.next_slot()
+            && let Some(slot) = lane.port.next_slot()
         {
             let first = self.first_sector(op.unit);
-            let payload = &mut lane.queue.payload_mut(slot)[..self.unit_bytes as usize];
+            let payload = &mut lane.port.payload_mut(slot)[..self.unit_bytes as usize];
             fill_sectors(payload, first, op.sequence, self.run);
         }
-        match lane.queue.submit(sqe, data) {
+        match lane.port.issue(&op) {
             Some(slot) => lane.ops[usize::from(slot)] = Some(op),
             None => self.repeat.push(op),
         }
@@ -399,10 +376,10 @@ impl<'a> Work<'a> {
     }
 
     #[inline]
-    fn complete(&mut self, lane: &mut Lane, done: Completion, now_ns: u64) -> Result<(), LoadError> {
+    fn complete(&mut self, lane: &mut Lane, done: Finished, now_ns: u64) -> Result<(), LoadError> {
         let Some(op) = lane.ops[usize::from(done.slot)].take() else { return Ok(()) };
-        if !done.status.is_success() {
-            return self.failed(op, done.status);
+        if let Some(failure) = done.failure {
+            return self.failed(op, failure);
         }
         if self.counting {
             let latency_ns = now_ns - op.at_ns;
@@ -423,7 +400,7 @@ impl<'a> Work<'a> {
         match op.kind {
             Kind::Read => {
                 let expected = shadow.known(op.unit);
-                let payload = &lane.queue.payload(slot)[..self.unit_bytes as usize];
+                let payload = &lane.port.payload(slot)[..self.unit_bytes as usize];
                 check_sectors(payload, first, expected, self.run).map_err(LoadError::Data)?;
                 if expected != Known::Nothing {
                     self.sectors_verified += (payload.len() / SECTOR_BYTES) as u64;
@@ -438,20 +415,19 @@ impl<'a> Work<'a> {
     }
 
     /// Repeats a command that may succeed later, if the load is to survive that; else ends the run.
-    fn failed(&mut self, op: Op, status: Status) -> Result<(), LoadError> {
+    fn failed(&mut self, op: Op, failure: Failure) -> Result<(), LoadError> {
         let kind = match op.kind {
             Kind::Read => "Read",
             Kind::Write => "Write",
             Kind::Zero => "Write Zeroes",
             Kind::Flush => "Flush",
         };
-        let error = ClientError::Status { what: kind, status, dw0: 0 };
-        if error.is_path_failure() && self.options.survive_reconnect > 0.0 {
+        if failure.of(kind).is_path_failure() && self.options.survive_reconnect > 0.0 {
             // Repeated by a later turn, not at once: the pause keeps this from spinning on a refusal.
             std::thread::sleep(Duration::from_millis(1));
             self.repeat.push(op);
             return Ok(());
         }
-        Err(LoadError::Command { kind, byte: op.unit * u64::from(self.unit_bytes), status })
+        Err(LoadError::Command { kind, byte: op.unit * u64::from(self.unit_bytes), failure })
     }
 }

@@ -36,7 +36,7 @@ pub enum Flaw {
     CompletesTwice,
     /// Says a read succeeded after half its data.
     ShortRead,
-    /// Closes the connection at every 500th I/O command, before doing it.
+    /// Closes the connection at every 50th I/O command, before doing it.
     Hangs,
 }
 
@@ -192,7 +192,7 @@ impl Connection {
 
     fn io(&mut self, sqe: &Sqe, data: &[u8]) -> Result<(), Over> {
         let number = self.shared.commands.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.shared.flaw == Flaw::Hangs && number.is_multiple_of(500) {
+        if self.shared.flaw == Flaw::Hangs && number.is_multiple_of(50) {
             return Err(Over);
         }
         let start = (sqe.cdw10_11() * BLOCK_BYTES) as usize;

