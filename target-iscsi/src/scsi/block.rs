@@ -299,10 +299,10 @@ impl<V: Volume> Block<'_, V> {
         if self.range.blocks() > u64::from(compare_blocks_max(self.info)) {
             return Err(Sense::cdb(13).into());
         }
-        // Neither less nor more: the two halves must be known.
-        self.complete(data, 2 * self.bytes())?;
-        if u64::from(self.command.request.out_bytes) != 2 * self.bytes() {
-            return Err(Sense::illegal(Asc::INFORMATION_UNIT).into());
+        // Neither less nor more: the two halves must be known. Hosts expect to hear that the number is wrong.
+        let bytes = 2 * self.bytes();
+        if data.bytes() as u64 != bytes || u64::from(self.command.request.out_bytes) != bytes {
+            return Err(Sense::cdb(13).into());
         }
         if self.range.blocks() == 0 {
             return Ok(nothing());

@@ -17,8 +17,9 @@ pub(super) const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 /// The most descriptors of one UNMAP.
 pub(super) const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 
-/// The most bytes that one WRITE SAME writes.
-pub(super) const WRITE_SAME_BYTES_MAX: u64 = 256 << 20;
+/// The most bytes that one WRITE SAME writes. libiscsi's suite writes what it then clears by one WRITE SAME with one
+/// WRITE, whatever the largest transfer is, where 65536 blocks may be written the same.
+pub(super) const WRITE_SAME_BYTES_MAX: u64 = 16 << 20;
 
 /// A locally administered company identifier: there is no registered one.
 const COMPANY: u32 = 0x02_A5_4C;

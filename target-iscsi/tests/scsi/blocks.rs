@@ -220,8 +220,10 @@ fn compare_and_write_is_exact_about_its_data() {
     assert_eq!(answer.sense.unwrap()[..7], [0xF0, 0, 0xE, 0, 0, 2, 0xBC]);
     assert_eq!(world.memory.bytes()[5 * 512..7 * 512], [1; 1024]);
     for len in [0, 512, 1024, 3072] {
-        assert_eq!(world.sense(&caw(5, 2), &vec![1; len]), INFORMATION_UNIT);
+        assert_eq!(world.sense(&caw(5, 2), &vec![1; len]), CDB_FIELD);
     }
+    // 256 blocks are 0 in a field of 8 bits.
+    assert_eq!(world.sense(&caw(0, 0), &vec![1; 512 * 512]), CDB_FIELD);
     assert_eq!(world.run(&caw(0, 0), &[]).status, Status::Good);
     assert_eq!(world.sense(&caw(1023, 2), &[0; 2048]), LBA_RANGE);
     let world = World::new(info(BlockSize::B4096, 300));

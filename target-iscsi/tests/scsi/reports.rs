@@ -89,7 +89,7 @@ fn limits_agree_with_what_is_done() {
     assert_eq!((data.len(), data[4], data[5]), (64, 1, 128));
     assert_eq!(u16::from_be_bytes([data[6], data[7]]), 8);
     assert_eq!([at(8), at(12), at(20), at(24), at(28), at(32)], [256, 256, 1 << 20, 256, 8, 1 << 31]);
-    assert_eq!((at(36), at(40), at(44)), (0, 65536, 0));
+    assert_eq!((at(36), at(40), at(44)), (0, 4096, 0));
     world.memory.change(|info| (info.thin, info.atomic_write_blocks) = (false, 1 << 20));
     let data = world.data(&vpd(0xB0));
     assert!(data[20..36].iter().all(|byte| *byte == 0));
