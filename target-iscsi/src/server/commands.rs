@@ -132,15 +132,28 @@ impl<V: Volume> Commands<V> {
         link: &mut Link<'_, '_, '_, F>,
         execute: &impl Fn(&V, Issuer, Operation) -> F,
     ) -> bool {
-        let mut any = false;
+        let mut any = self.drop_halted(link);
         while let Some((id, _)) = self.deferred.front()
-            && (link.session.is_aborted(*id) || self.may_start(*id, link.session))
+            && self.may_start(*id, link.session)
             && let Some((id, data)) = self.deferred.pop_front()
         {
             self.start(id, data, link, execute);
             any = true;
         }
         any
+    }
+
+    /// Ends the commands that wait and must not begin any more. True if there were any.
+    fn drop_halted<F>(&mut self, link: &mut Link<'_, '_, '_, F>) -> bool {
+        let before = self.deferred.len();
+        self.deferred.retain(|(id, _)| match link.session.halted(*id) {
+            Some(answer) => {
+                link.session.complete(*id, answer, link.now);
+                false
+            }
+            None => true,
+        });
+        self.deferred.len() < before
     }
 
     fn start<F: Future<Output = Ended>>(
@@ -150,10 +163,10 @@ impl<V: Volume> Commands<V> {
         link: &mut Link<'_, '_, '_, F>,
         execute: &impl Fn(&V, Issuer, Operation) -> F,
     ) {
-        if link.session.is_aborted(id) {
-            // It must not take effect, and nobody hears of it.
-            return link.session.complete(id, Answer::good(Data::None), link.now);
+        if let Some(answer) = link.session.halted(id) {
+            return link.session.complete(id, answer, link.now);
         }
+        link.session.begin(id);
         let request = link.session.request(id);
         let step = self.export.units.borrow().start(&self.nexus, request, data);
         let counter = self.export.counter(request.lun);

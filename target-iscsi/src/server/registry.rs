@@ -267,3 +267,6 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,9 @@ impl Session {
             immediate,
             unsolicited: goes_on && !self.parameters.initial_r2t && len < self.first_burst(expected),
             wanted: 0,
+            begun: false,
             aborted: false,
+            cleared: false,
         };
         let unsolicited = task.unsolicited;
         let id = self.tasks.insert(tag, task).ok_or(RejectReason::NoResources)?;

@@ -32,6 +32,8 @@ enum Whom {
 /// A CmdSN so far behind or ahead belongs to no task of this session.
 const PLAUSIBLE: u32 = 1 << 16;
 
+const ABORTED: Answer = Answer { status: Status::TaskAborted, sense: None, data: Data::None };
+
 impl Session {
     pub(super) fn task_management(&mut self, now: Instant) {
         let pdu = TaskManagement::read_from_bytes(self.current.as_bytes()).expect("headers have one size");
@@ -75,10 +77,21 @@ impl Session {
         self.answer(tag, if was_there { TmfStatus::Complete } else { TmfStatus::NoTask }, now);
     }
 
-    /// Whether the initiator has given the command up.
+    /// Whether the command must not begin: what to complete it with instead.
     #[must_use]
-    pub fn is_aborted(&self, id: TaskId) -> bool {
-        self.tasks.get(id).aborted
+    pub fn halted(&self, id: TaskId) -> Option<Answer> {
+        let task = self.tasks.get(id);
+        match (task.aborted, task.cleared) {
+            // Nobody hears of it.
+            (true, _) => Some(Answer::good(Data::None)),
+            (false, true) => Some(ABORTED),
+            (false, false) => None,
+        }
+    }
+
+    /// The execution of a command begins.
+    pub fn begin(&mut self, id: TaskId) {
+        self.tasks.get_mut(id).begun = true;
     }
 
     fn select(&self, concerns: impl Fn(&Task) -> bool) -> Vec<TaskId> {
@@ -128,17 +141,20 @@ impl Session {
     }
 
     /// Another session's function concerns this session's tasks: those for which `concerns` says so of their LUN. What
-    /// waits for data ends with TASK ABORTED; [`Event::Quiet`] comes when what executes has ended as usual.
+    /// has not begun ends with TASK ABORTED; [`Event::Quiet`] comes when what executes has ended as usual.
     pub fn quiet(&mut self, job: u64, concerns: impl Fn(u64) -> bool, now: Instant) {
         let mut tasks = self.select(|task| concerns(task.request.lun));
         tasks.retain(|&id| match &self.tasks.get(id).state {
-            State::Executing => true,
+            State::Executing => {
+                let task = self.tasks.get_mut(id);
+                task.cleared = !task.begun;
+                task.begun
+            }
             State::Incoming(_) => {
-                let aborted = Answer { status: Status::TaskAborted, sense: None, data: Data::None };
-                self.fail(id, aborted, now);
+                self.fail(id, ABORTED, now);
                 false
             }
-            // Not begun: it comes after the function.
+            // Not even admitted: it comes after the function.
             State::Arrived | State::Free => false,
         });
         self.drains.push(Drain { whom: Whom::Other(job), tasks });

@@ -29,8 +29,12 @@ pub(super) struct Task {
     pub unsolicited: bool,
     /// How much Data-Out the command wants, whatever the initiator has.
     pub wanted: u32,
+    /// Its execution has begun.
+    pub begun: bool,
     /// Aborted: no response is due.
     pub aborted: bool,
+    /// Aborted by another session before it began: the initiator is told so.
+    pub cleared: bool,
 }
 
 /// Slots are reused last in, first out.

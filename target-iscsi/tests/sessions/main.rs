@@ -209,6 +209,54 @@ fn i17d_a_reset_ends_what_others_have_begun() {
 }
 
 #[test]
+fn a_reset_does_not_wait_for_one_that_takes_nothing() {
+    run(Access::AnyHost, |arena| async move {
+        let mut one = arena.log_in("iqn.a", 1).await;
+        let mut slow = arena.log_in("iqn.b", 1).await;
+        for tag in 10..60 {
+            slow.command(tag, ScsiCommand::READ, &[0x28, 0, 0, 0, 0, 0, 0, 8, 0, 0], 1 << 20).await;
+        }
+        arena.pause(1).await;
+        let before = arena.env.now();
+        assert_eq!(one.manage(function::LOGICAL_UNIT_RESET).await, 0);
+        assert!(arena.env.now().since(before) < Duration::from_secs(1));
+        // Some had begun, and come whole; the others are aborted.
+        let (mut read, mut aborted) = (0, 0);
+        while read + aborted < 50 {
+            let received = slow.receive().await.expect("a response");
+            match received.bhs.kind() {
+                opcode::DATA_IN => read += usize::from(received.bhs.flags & 1),
+                _ => {
+                    assert_eq!(received.bhs.specific[1], 0x40);
+                    aborted += 1;
+                }
+            }
+        }
+        assert!(read > 0 && aborted > 0, "{read} {aborted}");
+    });
+}
+
+#[test]
+fn ordered_commands_wait_for_those_before_and_hold_those_behind() {
+    run(Access::AnyHost, |arena| async move {
+        let mut raw = arena.log_in("iqn.a", 1).await;
+        let read = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        // Attributes: 1 simple, 2 ordered, 3 head of queue. Tags in the order of their ends.
+        for round in 0..20 {
+            for (tag, attribute) in [(10, 1), (11, 2), (12, 1), (13, 2), (14, 3)] {
+                raw.command_with(tag + round * 10, ScsiCommand::READ | attribute, &read, 512).await;
+            }
+            let mut ends = Vec::new();
+            while ends.len() < 5 {
+                ends.push(raw.take(opcode::DATA_IN).await.bhs.itt.get() - round * 10);
+            }
+            ends.retain(|tag| *tag != 14);
+            assert_eq!(ends, [10, 11, 12, 13]);
+        }
+    });
+}
+
+#[test]
 fn a_cold_reset_ends_all_sessions() {
     run(Access::AnyHost, |arena| async move {
         let mut one = arena.log_in("iqn.a", 1).await;

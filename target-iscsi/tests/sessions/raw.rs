@@ -96,8 +96,13 @@ impl Raw {
     }
 
     pub async fn command(&mut self, tag: u32, flags: u8, cdb: &[u8], expected: u32) {
+        self.command_with(tag, flags | 1, cdb, expected).await;
+    }
+
+    /// The same with a task attribute in the flags.
+    pub async fn command_with(&mut self, tag: u32, flags: u8, cdb: &[u8], expected: u32) {
         let mut header = ScsiCommand::new_zeroed();
-        (header.opcode, header.flags) = (opcode::SCSI_COMMAND, FINAL | flags | 1);
+        (header.opcode, header.flags) = (opcode::SCSI_COMMAND, FINAL | flags);
         (header.lun, header.itt, header.cmd_sn) = (U64::new(1 << 48), U32::new(tag), U32::new(self.cmd_sn));
         header.expected_bytes = U32::new(expected);
         header.cdb[..cdb.len()].copy_from_slice(cdb);

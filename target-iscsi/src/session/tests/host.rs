@@ -182,6 +182,7 @@ impl Host {
         if writes {
             self.written.push(data.gather_bytes());
         }
+        self.session.begin(id);
         self.running.push(id);
         if !self.manual {
             self.finish_all();
