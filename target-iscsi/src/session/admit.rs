@@ -11,6 +11,7 @@ use super::store::Store;
 use super::tasks::State;
 use super::{Event, Phase, RECEIVING_BYTES_MAX, Receive, Session, TaskId};
 use crate::scsi::{Answer, Data, Status};
+use crate::wire::NO_TAG;
 
 /// Up to so many bytes of a session's data on their way, a command gets room for all of its data as soon as the first
 /// come; beyond, for what comes unasked, and for all of it when it is asked for.
@@ -153,8 +154,16 @@ impl Session {
             unreachable!("commands wait in one state")
         };
         let others = self.incoming_bytes - incoming.store.len();
-        let fits = others == 0 || others + incoming.take as usize <= RECEIVING_BYTES_MAX + EAGER_BYTES_MAX;
-        (fits && self.phase == Phase::Full).then_some(id)
+        let fits = others + incoming.take as usize <= RECEIVING_BYTES_MAX;
+        (self.phase == Phase::Full && (fits || !self.is_any_asked())).then_some(id)
+    }
+
+    /// Whether data are on their way that were asked for: where none are, the next command must be asked for its own,
+    /// whatever those behind it hold.
+    fn is_any_asked(&self) -> bool {
+        self.tasks
+            .iter()
+            .any(|(_, task)| matches!(&task.state, State::Incoming(incoming) if incoming.ttt != NO_TAG))
     }
 
     /// Gives a command room for all of its data.

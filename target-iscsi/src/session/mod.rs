@@ -8,8 +8,8 @@
 //!
 //! **Memory.** Before login has succeeded a connection holds [`STAGING_BYTES_BEFORE_LOGIN`] for received bytes, and a
 //! text of 16 KiB at most. Afterwards: its staging buffer, about 300 bytes per command of the deepest queue seen, and
-//! pool buffers: for data that come unasked at most FirstBurstLength per command of the window, for data asked for
-//! [`RECEIVING_BYTES_MAX`], and those of commands in execution or waiting to be sent; the caller sees to it that reads
+//! pool buffers: for data that come unasked at most FirstBurstLength per command of the window, for all data on their
+//! way [`RECEIVING_BYTES_MAX`] (or one command's) beside these, and those of commands in execution or waiting to be sent; the caller sees to it that reads
 //! in execution and replies together have no more than [`SENDING_BYTES_MAX`].
 //!
 //! **Room is made or refused, never waited for while the initiator's data are in the way.** Data that come unasked lie
@@ -70,8 +70,8 @@ pub const STAGING_BYTES_BEFORE_LOGIN: usize = 4096;
 pub const STAGING_BYTES_DISCOVERY: usize = 8192;
 /// Bytes staged in a normal session: some 30 writes of 4 KiB by one system call.
 pub const STAGING_BYTES: usize = 128 << 10;
-/// Buffer bytes of commands whose data the initiator has been asked for, at most.
-pub const RECEIVING_BYTES_MAX: usize = 8 << 20;
+/// Buffer bytes of commands whose data are on their way, at which the initiator is asked for no more.
+pub const RECEIVING_BYTES_MAX: usize = 16 << 20;
 /// While more reply bytes than this wait to be sent, nothing further is taken. No read is started that would bring in
 /// more than this, beside what waits, unless it is the only one.
 pub const SENDING_BYTES_MAX: usize = 4 << 20;

@@ -140,20 +140,11 @@ impl Sender {
         match reply {
             Reply::Done(done) => self.done(done, at),
             Reply::R2t { lun, tag, ttt, number, offset, bytes } => {
-                let numbers = self.numbers(at, false);
-                let header = R2t {
-                    opcode: opcode::R2T,
-                    flags: FINAL,
-                    reserved: [0; 2],
-                    length: Length::default(),
-                    lun: U64::new(lun),
-                    itt: U32::new(tag),
-                    ttt: U32::new(ttt),
-                    numbers,
-                    r2t_sn: U32::new(number),
-                    offset: U32::new(offset),
-                    wanted_bytes: U32::new(bytes),
-                };
+                let mut header = R2t::new_zeroed();
+                (header.opcode, header.flags, header.lun) = (opcode::R2T, FINAL, U64::new(lun));
+                (header.itt, header.ttt, header.r2t_sn) = (U32::new(tag), U32::new(ttt), U32::new(number));
+                (header.offset, header.wanted_bytes) = (U32::new(offset), U32::new(bytes));
+                header.numbers = self.numbers(at, false);
                 self.pdu(&header, &[]);
             }
             Reply::Login { mut header, text } => {
@@ -163,13 +154,6 @@ impl Sender {
                 self.batch.header(header.as_bytes(), false);
                 self.batch.segment(&text, false);
             }
-            Reply::TaskManagement { tag, status } => {
-                let mut header = TaskManagementResponse::new_zeroed();
-                (header.opcode, header.flags) = (opcode::TASK_MANAGEMENT_RESPONSE, FINAL);
-                (header.response, header.itt) = (status as u8, U32::new(tag));
-                header.numbers = self.numbers(at, true);
-                self.pdu(&header, &[]);
-            }
             Reply::Nop { tag, ttt, data } => {
                 let mut header = NopIn::new_zeroed();
                 (header.opcode, header.flags) = (opcode::NOP_IN, FINAL);
@@ -178,35 +162,47 @@ impl Sender {
                 header.numbers = self.numbers(at, tag != NO_TAG);
                 self.pdu(&header, &data);
             }
+            rare => self.rare(rare, at),
+        }
+    }
+
+    /// What is seldom said.
+    fn rare(&mut self, reply: Reply, at: CommandNumbers) {
+        let numbers = self.numbers(at, true);
+        match reply {
+            Reply::TaskManagement { tag, status } => {
+                let mut header = TaskManagementResponse { numbers, ..FromZeros::new_zeroed() };
+                (header.opcode, header.flags) = (opcode::TASK_MANAGEMENT_RESPONSE, FINAL);
+                (header.response, header.itt) = (status as u8, U32::new(tag));
+                self.pdu(&header, &[]);
+            }
             Reply::Text { tag, ttt, flags, text } => {
-                let mut header = TextResponse::new_zeroed();
-                (header.opcode, header.flags) = (opcode::TEXT_RESPONSE, flags);
-                (header.itt, header.ttt) = (U32::new(tag), U32::new(ttt));
+                let mut header = TextResponse { flags, numbers, ..FromZeros::new_zeroed() };
+                (header.opcode, header.itt, header.ttt) =
+                    (opcode::TEXT_RESPONSE, U32::new(tag), U32::new(ttt));
                 header.length = Length::of_data(text.len() as u32);
-                header.numbers = self.numbers(at, true);
                 self.pdu(&header, &text);
             }
             Reply::Logout { tag, response, wait, retain } => {
-                let mut header = LogoutResponse::new_zeroed();
-                (header.opcode, header.flags) = (opcode::LOGOUT_RESPONSE, FINAL);
-                (header.response, header.itt) = (response, U32::new(tag));
+                let mut header = LogoutResponse { response, numbers, ..FromZeros::new_zeroed() };
+                (header.opcode, header.flags, header.itt) = (opcode::LOGOUT_RESPONSE, FINAL, U32::new(tag));
                 (header.time_to_wait, header.time_to_retain) = (U16::new(wait), U16::new(retain));
-                header.numbers = self.numbers(at, true);
                 self.pdu(&header, &[]);
             }
             Reply::Async { event, seconds } => {
-                let mut header = Async::new_zeroed();
+                let mut header = Async { event, numbers, ..FromZeros::new_zeroed() };
                 (header.opcode, header.flags, header.itt) = (opcode::ASYNC, FINAL, U32::new(NO_TAG));
-                (header.event, header.parameter3) = (event, U16::new(seconds));
-                header.numbers = self.numbers(at, true);
+                header.parameter3 = U16::new(seconds);
                 self.pdu(&header, &[]);
             }
             Reply::Reject { reason, header: rejected } => {
-                let mut header = Reject::new_zeroed();
+                let mut header = Reject { reason: reason as u8, numbers, ..FromZeros::new_zeroed() };
                 (header.opcode, header.flags, header.itt) = (opcode::REJECT, FINAL, U32::new(NO_TAG));
-                (header.reason, header.length) = (reason as u8, Length::of_data(BHS_BYTES as u32));
-                header.numbers = self.numbers(at, true);
+                header.length = Length::of_data(BHS_BYTES as u32);
                 self.pdu(&header, rejected.as_bytes());
+            }
+            Reply::Done(_) | Reply::R2t { .. } | Reply::Login { .. } | Reply::Nop { .. } => {
+                unreachable!("said otherwise")
             }
         }
     }

@@ -229,3 +229,27 @@ fn an_initiator_that_owes_data_is_given_up() {
     drop(host.session);
     assert_eq!(host.pool.free_count(), Host::BUFFERS);
 }
+
+#[test]
+fn many_large_writes_are_asked_for_in_turn() {
+    let mut host = Host::with_pool("InitialR2T=No", [200, 200, 200, 16, 40]);
+    const LEN: u32 = 8 << 20;
+    for tag in 0..100 {
+        host.write(tag, LEN, &pattern(60_000), true);
+    }
+    let mut finished = 0;
+    while finished < 100 {
+        let asked: Vec<R2t> = std::iter::from_fn(|| host.try_take())
+            .filter(|received| received.bhs.kind() == opcode::R2T)
+            .map(|received| received.header())
+            .collect();
+        assert!(!asked.is_empty(), "{finished} finished");
+        assert!(host.session.incoming_bytes <= RECEIVING_BYTES_MAX + (8 << 20) + 100 * 65536);
+        for r2t in asked {
+            // The rest of each is dropped with its task: what counts is who is asked.
+            host.manage(1000, crate::wire::request::function::ABORT_TASK, r2t.itt.get());
+            finished += 1;
+        }
+    }
+    assert_eq!(host.session.incoming_bytes, 0);
+}

@@ -1,8 +1,8 @@
 //! Sessions and what goes on between them: the whole server on two reactors in the simulator. Rows of the list of hostile
 //! inputs have their number in their name.
 
-#[path = "../common/bytes.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../common/bytes.rs"]
 mod bytes;
 #[path = "../sim/node.rs"]
 mod node;

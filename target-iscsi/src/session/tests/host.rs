@@ -71,7 +71,18 @@ impl Host {
     pub const BUFFERS: usize = 24;
 
     pub fn new(targets: Arc<Targets>) -> Self {
-        let pool = BufPool::on_heap(PoolPlan { limits: [8, 8, 4, 2, 2] });
+        Self::over(targets, [8, 8, 4, 2, 2])
+    }
+
+    /// A session over a pool of these buffers.
+    pub fn with_pool(keys: &str, limits: [usize; 5]) -> Self {
+        let mut host = Self::over(targets(1), limits);
+        host.log_in(Digests::default(), &format!("TargetName={TARGET} {keys}"));
+        host
+    }
+
+    fn over(targets: Arc<Targets>, limits: [usize; 5]) -> Self {
+        let pool = BufPool::on_heap(PoolPlan { limits });
         let now = Instant(1);
         let local = ([10, 0, 0, 1], 3260).into();
         let session = Session::new(&Limits::default(), targets, local, pool.clone(), &Fixed, now);
