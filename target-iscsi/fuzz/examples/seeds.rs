@@ -26,7 +26,9 @@ fn login(name: &str, requests: &[(u8, &str)]) {
 }
 
 fn logins() {
-    let who = |target: &str| format!("InitiatorName={}\nSessionType=Normal\nTargetName={target}\n", login::INITIATOR);
+    let who = |target: &str| {
+        format!("InitiatorName={}\nSessionType=Normal\nTargetName={target}\n", login::INITIATOR)
+    };
     let keys = "HeaderDigest=CRC32C,None\nDataDigest=None\nInitialR2T=No\nImmediateData=Yes\nMaxBurstLength=262144\n\
                 FirstBurstLength=0x10000\nMaxConnections=1\nMaxOutstandingR2T=1\nDefaultTime2Wait=2\n\
                 DefaultTime2Retain=0\nDataPDUInOrder=Yes\nDataSequenceInOrder=Yes\nErrorRecoveryLevel=0\n\
@@ -38,7 +40,13 @@ fn logins() {
     let chap = [
         (0x01, who(login::CLOSED) + "AuthMethod=CHAP,None\n"),
         (0x01, "CHAP_A=7,5\n".into()),
-        (0x81, format!("CHAP_N={}\nCHAP_R=\r\nCHAP_I=7\nCHAP_C=0x00112233445566778899aabbccddeeff\n", login::INITIATOR)),
+        (
+            0x81,
+            format!(
+                "CHAP_N={}\nCHAP_R=\r\nCHAP_I=7\nCHAP_C=0x00112233445566778899aabbccddeeff\n",
+                login::INITIATOR
+            ),
+        ),
         (0x87, keys.into()),
     ];
     login("chap-mutual", &chap.each_ref().map(|(flags, text)| (*flags, text.as_str())));
@@ -178,7 +186,10 @@ fn copies() {
                 0,
                 (32, 0),
                 &[0x83, 0x10, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 32, 0, 0],
-                &[0, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0],
+                &[
+                    0, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0,
+                    0, 0, 0,
+                ],
             ),
         ],
     );

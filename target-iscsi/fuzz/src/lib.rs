@@ -5,8 +5,8 @@
 #[path = "../../../target-nvmeof/fuzz/src/disk.rs"]
 pub mod disk;
 pub mod login;
-pub mod scsi;
 #[path = "../../../target-nvmeof/fuzz/src/script.rs"]
 pub mod script;
+pub mod scsi;
 #[path = "../../../target-nvmeof/fuzz/src/world.rs"]
 pub mod world;

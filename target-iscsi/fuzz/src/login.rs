@@ -37,7 +37,8 @@ fn targets() -> Targets {
         units: BTreeMap::new(),
         port_groups: BTreeMap::new(),
     };
-    let credentials = |user: &str, secret: &[u8]| Credentials { user: user.into(), secret: Secret::new(secret) };
+    let credentials =
+        |user: &str, secret: &[u8]| Credentials { user: user.into(), secret: Secret::new(secret) };
     let host = Host {
         chap: Some(credentials(INITIATOR, SECRET)),
         mutual: Some(credentials("target", b"another secret")),
@@ -92,7 +93,8 @@ fn expand(record: &[u8], challenge: &Challenge) -> (Vec<u8>, bool) {
         match byte {
             b'\n' => text.push(0),
             b'\r' => {
-                let digest = Algorithm::Sha256.respond(challenge.id, SECRET, challenge.bytes(Algorithm::Sha256));
+                let digest =
+                    Algorithm::Sha256.respond(challenge.id, SECRET, challenge.bytes(Algorithm::Sha256));
                 text.extend_from_slice(text::to_hex(&digest).as_bytes());
                 proves = true;
             }

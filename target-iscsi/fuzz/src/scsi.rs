@@ -15,7 +15,9 @@ use ashlar_env::buf::MAX_BYTES;
 use ashlar_env::units::{BlockSize, VolumeId};
 use ashlar_env::{Buf, Env, Spawn, Volume};
 use ashlar_iscsi::scsi::units::TRANSFER_BYTES_MAX;
-use ashlar_iscsi::scsi::{Answer, Attribute, Cdb, Data, Nexus, NexusName, Request, Shared, Status, Step, Units};
+use ashlar_iscsi::scsi::{
+    Answer, Attribute, Cdb, Data, Nexus, NexusName, Request, Shared, Status, Step, Units,
+};
 use ashlar_iscsi::view::{Access, AluaState, Portal, Target, Unit};
 use ashlar_volume::{NoStore, PassThrough, Reservations, Settings, scratch_pool};
 
@@ -163,7 +165,8 @@ fn volume(world: &World, number: u128) -> TestVolume {
         reservations: Reservations::default(),
         scratch: scratch_pool(),
     };
-    PassThrough::new(world.clone(), ScriptDisk::new(DISK_BYTES, false), settings, NoStore).expect("a sound disk")
+    PassThrough::new(world.clone(), ScriptDisk::new(DISK_BYTES, false), settings, NoStore)
+        .expect("a sound disk")
 }
 
 /// `pattern` over and over, in buffers as the session has them.
