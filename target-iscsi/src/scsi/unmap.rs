@@ -65,6 +65,35 @@ fn parse(list: &[u8], info: &VolumeInfo) -> Result<Vec<BlockRange>, Failure> {
         let range = BlockRange::new(Lba(lba), u64::from(blocks)).filter(|range| range.end().0 <= info.blocks);
         ranges.push(range.ok_or(Sense::illegal(Asc::LBA_RANGE))?);
     }
-    ranges.retain(|range| range.blocks() > 0);
-    Ok(ranges)
+    Ok(joined(ranges))
+}
+
+/// The same blocks in fewer ranges: those that follow each other are one, and empty ones are left out. A volume takes
+/// one range after the other, and some initiators list what lies side by side block by block.
+fn joined(ranges: Vec<BlockRange>) -> Vec<BlockRange> {
+    let mut joined: Vec<BlockRange> = Vec::with_capacity(ranges.len());
+    for range in ranges.into_iter().filter(|range| range.blocks() > 0) {
+        let last = joined.last().copied().filter(|last| last.end() == range.first());
+        match last.and_then(|last| BlockRange::new(last.first(), last.blocks() + range.blocks())) {
+            Some(both) => *joined.last_mut().expect("there is a last one") = both,
+            None => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_become_one_range() {
+        let ranges = |pairs: &[(u64, u64)]| -> Vec<BlockRange> {
+            pairs.iter().map(|&(first, blocks)| BlockRange::new(Lba(first), blocks).unwrap()).collect()
+        };
+        assert_eq!(joined(ranges(&[(0, 1), (1, 1), (2, 3), (9, 0), (5, 1)])), ranges(&[(0, 6)]));
+        let apart = [(4, 2), (0, 2), (2, 1), (8, 1)];
+        assert_eq!(joined(ranges(&apart)), ranges(&[(4, 2), (0, 3), (8, 1)]));
+        assert_eq!(joined(Vec::new()), []);
+    }
 }
