@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use ashlar_iscsi_fuzz::connection::{self, op};
 use ashlar_iscsi_fuzz::script::push;
 use ashlar_iscsi_fuzz::{login, scsi};
 
@@ -12,6 +13,7 @@ fn save(target: &str, name: &str, bytes: &[u8]) {
     fs::write(folder.join(name), bytes).expect("an input");
     match target {
         "iscsi_login" => login::run(bytes),
+        "iscsi_connection" => connection::run(bytes),
         _ => scsi::run(bytes),
     }
 }
@@ -195,7 +197,92 @@ fn copies() {
     );
 }
 
+/// A header: opcode, flags, task, and what else is not zero.
+fn header(opcode: u8, flags: u8, task: u8, rest: &[(usize, u8)]) -> [u8; 48] {
+    let mut header = [0; 48];
+    (header[0], header[1], header[19]) = (opcode, flags, task);
+    header[9] = if opcode & 0x3F == 1 { 1 } else { 0 };
+    for &(at, byte) in rest {
+        header[at] = byte;
+    }
+    header
+}
+
+fn pdu(script: &mut Vec<u8>, header: [u8; 48], data: &[u8]) {
+    push(script, op::PDU, &[&[0, 0x80], &header[..], data].concat());
+}
+
+/// A little of everything a session does.
+fn session(script: &mut Vec<u8>, ended_by_script: bool) {
+    let complete = |script: &mut Vec<u8>| {
+        if ended_by_script {
+            push(script, op::COMPLETE, &[0]);
+        }
+    };
+    // The nexus is new; then a write with immediate data, one that is asked for, and a read.
+    pdu(script, header(0x01, 0x81, 1, &[]), &[]);
+    pdu(script, header(0x01, 0xA1, 2, &[(22, 2), (32, 0x2A), (40, 1)]), &[5; 512]);
+    complete(script);
+    pdu(script, header(0x01, 0xA1, 3, &[(21, 1), (32, 0x2A), (39, 0), (40, 128)]), &[]);
+    push(script, op::ANSWER, &[0, 9]);
+    complete(script);
+    pdu(script, header(0x01, 0xC1, 4, &[(21, 1), (32, 0x28), (40, 128)]), &[]);
+    complete(script);
+    // A ping, text, task management, an unknown opcode.
+    pdu(script, header(0x40, 0x80, 5, &[(20, 255), (21, 255), (22, 255), (23, 255)]), b"ping");
+    pdu(script, header(0x04, 0x80, 6, &[(20, 255), (21, 255), (22, 255), (23, 255)]), b"SendTargets=\0");
+    pdu(script, header(0x42, 0x81, 7, &[(23, 4)]), &[]);
+    pdu(script, header(0x42, 0x85, 8, &[(9, 1)]), &[]);
+    pdu(script, header(0x1C, 0x80, 9, &[]), &[]);
+    push(script, op::WAIT, &1000u16.to_le_bytes());
+}
+
+fn connections() {
+    for digests in 0..4 {
+        for (name, how, piece) in [("whole", 0, 0), ("bytes", 0, 1), ("slow-disk", 8, 0)] {
+            let mut script = vec![digests | how, piece];
+            session(&mut script, how != 0);
+            save("iscsi_connection", &format!("session-{name}-{digests}"), &script);
+        }
+    }
+    let mut logout = vec![0, 0];
+    session(&mut logout, false);
+    pdu(&mut logout, header(0x46, 0x80, 10, &[]), &[]);
+    save("iscsi_connection", "logout", &logout);
+    let mut reinstated = vec![0, 0];
+    session(&mut reinstated, false);
+    for _ in 0..3 {
+        push(&mut reinstated, op::DIAL, &[1]);
+    }
+    push(&mut reinstated, op::LEAVE, &[0, 1]);
+    push(&mut reinstated, op::WAIT, &30_000u16.to_le_bytes());
+    push(&mut reinstated, op::WAIT, &40_000u16.to_le_bytes());
+    save("iscsi_connection", "several", &reinstated);
+    let mut unread = vec![0, 0];
+    push(&mut unread, op::READ, &[0, 0, 0]);
+    for task in 1..60 {
+        pdu(&mut unread, header(0x01, 0xC1, task, &[(21, 1), (32, 0x28), (40, 128)]), &[]);
+    }
+    push(&mut unread, op::READ, &[0, 0xFF, 0xFF]);
+    push(&mut unread, op::WAIT, &60_000u16.to_le_bytes());
+    save("iscsi_connection", "unread", &unread);
+    let mut starved = vec![0, 0];
+    for _ in 0..8 {
+        push(&mut starved, op::STARVE, &1u16.to_le_bytes());
+    }
+    session(&mut starved, false);
+    push(&mut starved, op::STARVE, &[0, 0]);
+    save("iscsi_connection", "starved", &starved);
+    let mut stranger = vec![4, 0];
+    push(&mut stranger, op::RAW, &[&[0], &[0x41; 200][..]].concat());
+    save("iscsi_connection", "stranger", &stranger);
+    let mut silent = vec![4, 0];
+    push(&mut silent, op::WAIT, &20_000u16.to_le_bytes());
+    save("iscsi_connection", "silent", &silent);
+}
+
 fn main() {
+    connections();
     logins();
     inquiries();
     blocks();

@@ -2,6 +2,9 @@
 //!
 //! An input is a script of records (see [`script`]). `examples/seeds.rs` writes the corpora.
 
+#[path = "../../tests/common/bytes.rs"]
+pub mod bytes;
+pub mod connection;
 #[path = "../../../target-nvmeof/fuzz/src/disk.rs"]
 pub mod disk;
 pub mod login;
