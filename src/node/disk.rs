@@ -78,6 +78,10 @@ impl Disk for NodeDisk {
         pass!(self, disk => disk.allocation(range))
     }
 
+    fn copy(&self, from: ByteRange, to: u64) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        pass!(self, disk => disk.copy(from, to))
+    }
+
     fn resize(&self, size_bytes: u64) -> impl Future<Output = Result<(), DiskError>> + 'static {
         pass!(self, disk => disk.resize(size_bytes))
     }

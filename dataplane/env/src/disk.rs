@@ -118,6 +118,16 @@ pub trait Disk: 'static {
         ready(Ok(Box::from([DiskExtent { range, allocated: true }])))
     }
 
+    /// Copies the range to `to` without moving its data, where the device can; durable when it completes. The two do not
+    /// overlap, and nobody writes either meanwhile.
+    ///
+    /// # Errors
+    /// [`DiskError::Unsupported`] where it cannot: the data are to be read and written then.
+    fn copy(&self, from: ByteRange, to: u64) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        let _ = (from, to);
+        async { Err(DiskError::Unsupported) }
+    }
+
     /// Changes the size where the device can (files and memory; for a block device: takes note of its new
     /// size).
     fn resize(&self, size_bytes: u64) -> impl Future<Output = Result<(), DiskError>> + 'static;

@@ -11,7 +11,7 @@ use super::overlay::Overlay;
 use super::scan::{Scanned, scan};
 use crate::chunks::{Chunk, ChunkStat, Chunks};
 use crate::groups::Groups;
-use crate::ids::{ChunkId, GroupId, SegmentId, SegmentKind};
+use crate::ids::{ChunkId, GRANULE_BYTES, GroupId, SegmentId, SegmentKind};
 use crate::lane::{CheckReport, DamagedBlock, LaneConfig, LaneError};
 use crate::store::{ChunkStore, OpenReport};
 
@@ -336,6 +336,11 @@ fn add_check(group: GroupId, told: &Told, found: &CheckReport, report: &mut Stor
     for (segment, counted, found) in &found.miscounted {
         let what = format!("{counted} granules of 64 bytes are counted as live, and {found} are");
         report.damages.push(Found { segment: Some(segment.0), what, ..blank() });
+    }
+    for (address, counted, found) in &found.miscounted_copies {
+        let (segment, byte) = (Some(address.segment.0), Some(address.position * GRANULE_BYTES as u32));
+        let what = format!("{counted:?} holders (original, copies) are counted, and {found:?} are");
+        report.damages.push(Found { segment, byte, what, ..blank() });
     }
 }
 

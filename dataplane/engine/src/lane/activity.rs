@@ -31,14 +31,20 @@ pub struct Activity {
     pub versions_left: u64,
     /// Segments whose chunks were deleted.
     pub segments_deleted: u64,
-    /// Controls that the recovery replayed, by kind: clones, restores, deletes of volumes, deletes of snapshots.
-    pub replayed: [u64; 4],
+    /// Controls that the recovery replayed, by kind: clones, restores, deletes of volumes, deletes of snapshots, copies.
+    pub replayed: [u64; 5],
+    /// Copies made as references.
+    pub references: u64,
+    /// Copies that had to copy the data, since too many blocks had copies.
+    pub unreferenced: u64,
+    /// Blocks that compaction moved for copies alone.
+    pub moved_for_copies: u64,
 }
 
 impl Activity {
     /// The counts with names for people.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 14] {
+    pub fn named(&self) -> [(&'static str, u64); 18] {
         [
             ("checkpoint made", self.checkpoints),
             ("checkpoint given up", self.given_up),
@@ -54,6 +60,10 @@ impl Activity {
             ("recovery replayed a restore", self.replayed[1]),
             ("recovery replayed the delete of a volume", self.replayed[2]),
             ("recovery replayed the delete of a snapshot", self.replayed[3]),
+            ("recovery replayed a copy", self.replayed[4]),
+            ("blocks were copied as references", self.references),
+            ("blocks were copied as data: too many had copies", self.unreferenced),
+            ("compaction moved what copies alone held", self.moved_for_copies),
         ]
     }
 }

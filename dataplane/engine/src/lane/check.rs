@@ -1,15 +1,17 @@
 //! Verifying a lane end to end: every page and block that any version holds is read and held against its checksum, and
 //! the counts of the segment table against what was found.
 
+use std::collections::BTreeMap;
+
 use ashlar_env::Env;
 use rustc_hash::FxHashMap;
 
 use crate::chunks::Chunks;
 use crate::ids::{GRANULE_BYTES, SegmentId};
-use crate::map::{Entry, Tree};
+use crate::map::{Address, Entry, Tree};
 
 use super::background::Want;
-use super::core::{SnapshotNumber, VolumeNumber};
+use super::core::{Core, SnapshotNumber, VolumeNumber};
 use super::walk::Met;
 use super::{Inner, Lane, LaneError};
 
@@ -29,6 +31,9 @@ pub struct DamagedBlock {
 /// Checkpoints after which nothing is half let go of any more, if the lane can make any at all.
 const ROUNDS: usize = 4;
 
+/// How many hold a stored block: as what was written, and as copies.
+pub type Holders = (i64, i64);
+
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
@@ -44,13 +49,15 @@ pub struct CheckReport {
     pub is_partial: bool,
     /// Segments whose count of live granules is wrong: segment, count, what was found.
     pub miscounted: Vec<(SegmentId, i64, i64)>,
+    /// Stored blocks whose holders are counted wrongly: where, counts, what was found.
+    pub miscounted_copies: Vec<(Address, Holders, Holders)>,
 }
 
 impl CheckReport {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.damaged.is_empty() && self.miscounted.is_empty()
+        self.damaged.is_empty() && self.miscounted.is_empty() && self.miscounted_copies.is_empty()
     }
 }
 
@@ -61,6 +68,40 @@ struct Version {
     name: String,
     tree: Tree,
     before: Tree,
+}
+
+/// What versions hold.
+#[derive(Default)]
+struct Found {
+    /// Granules by segment, each stored block once.
+    granules: FxHashMap<SegmentId, i64>,
+    /// Of stored blocks that copies refer to: how often as what was written, and how often as a copy.
+    shared: BTreeMap<Address, Holders>,
+}
+
+impl Found {
+    fn add(&mut self, entry: Entry, core: &Core) {
+        if entry.is_copy() || core.table.shared.contains(entry.address()) {
+            let (original, copies) = self.shared.entry(entry.address()).or_default();
+            *(if entry.is_copy() { &mut *copies } else { &mut *original }) += 1;
+            if *original + *copies > 1 {
+                return;
+            }
+        }
+        *self.granules.entry(entry.address().segment).or_default() += i64::from(entry.granules());
+    }
+
+    /// Holds the table of blocks with copies against what was found.
+    fn compare_shared(&mut self, core: &Core, report: &mut CheckReport) {
+        for (address, original, copies) in core.table.shared.all() {
+            let found = self.shared.remove(&address).unwrap_or_default();
+            if found != (original, copies) {
+                report.miscounted_copies.push((address, (original, copies), found));
+            }
+        }
+        let unknown = std::mem::take(&mut self.shared).into_iter();
+        report.miscounted_copies.extend(unknown.map(|(address, found)| (address, (0, 0), found)));
+    }
 }
 
 impl<E: Env, C: Chunks> Lane<E, C> {
@@ -81,11 +122,13 @@ impl<E: Env, C: Chunks> Lane<E, C> {
             inner.turn(Want::Checkpoint).await?;
         }
         let mut report = CheckReport::default();
-        let mut counts = FxHashMap::<SegmentId, i64>::default();
+        let mut counts = Found::default();
         for version in inner.versions() {
             inner.check_version(&version, &mut report, &mut counts).await;
         }
         let core = inner.core();
+        counts.compare_shared(&core, &mut report);
+        let mut counts = counts.granules;
         for (id, segment) in core.table.sorted() {
             let (counted, found) = (segment.live.now(), counts.remove(&id).unwrap_or(0));
             if counted != found {
@@ -141,17 +184,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         versions
     }
 
-    async fn check_version(
-        &self,
-        version: &Version,
-        report: &mut CheckReport,
-        counts: &mut FxHashMap<SegmentId, i64>,
-    ) {
+    async fn check_version(&self, version: &Version, report: &mut CheckReport, counts: &mut Found) {
         let mut blocks = Vec::new();
         let Version { volume, name, tree, before, snapshot } = version;
-        let mut count = |entry: Entry| {
-            *counts.entry(entry.address().segment).or_default() += i64::from(entry.granules());
-        };
+        let mut count = |entry: Entry| counts.add(entry, &self.core());
         let meet = |met| match met {
             Met::Page(page) => {
                 report.pages += 1;

@@ -12,9 +12,9 @@ use ashlar_env::buf::MAX_BYTES;
 use ashlar_env::units::VolumeId;
 
 use crate::chunks::Chunks;
-use crate::ids::{SegmentId, SegmentKind};
+use crate::ids::{GRANULE_BYTES, SegmentId, SegmentKind};
 use crate::log::Position;
-use crate::map::Tree;
+use crate::map::{Address, Tree};
 use crate::segment::SegmentWriter;
 
 use super::core::{Core, SnapshotNumber, Space, VolumeNumber};
@@ -87,6 +87,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     fn freeze(&self, mut position: Position) -> Frozen {
         let mut core = self.core();
         core.frozen = Some(core.generation);
+        core.frozen_at =
+            Address { segment: position.segment, position: position.offset / GRANULE_BYTES as u32 };
         core.generation += 1;
         let core = &*core;
         let volumes = core.volumes.iter().map(|(&number, volume)| FrozenVolume {
@@ -239,6 +241,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             snapshots: snapshots.collect(),
             leaving: leaving.collect(),
             segments: segment_states(&core),
+            shared: core.table.shared.at_cut().collect(),
         }
     }
 

@@ -175,6 +175,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             if self.is_held(item, versions).await? {
                 return Ok(true);
             }
+            if self.core().table.shared.has_copies(item.address) && !self.config.planted.forget_copies {
+                self.activity.note(|activity| activity.moved_for_copies += 1);
+                return Ok(true);
+            }
             // While a page was read, a snapshot may have been cut that holds it, and the volume have been written again.
             if self.core().generation == generation {
                 return Ok(false);

@@ -26,6 +26,9 @@ pub struct LaneConfig {
     pub victims_max: usize,
     /// What scrubbing reads, in bytes a second, of all groups of a node together; 0 turns it off.
     pub scrub_bytes_per_second: u64,
+    /// Blocks that copies may refer to, beyond which a copy copies data: each takes memory (about 64 bytes) and 13 bytes of
+    /// every checkpoint, which must fit a segment.
+    pub shared_blocks_max: usize,
     /// Bugs for the tests to find.
     #[doc(hidden)]
     pub planted: Planted,
@@ -44,6 +47,7 @@ impl Default for LaneConfig {
             free_part: 12,
             victims_max: 12,
             scrub_bytes_per_second: 0,
+            shared_blocks_max: 256 << 10,
             planted: Planted::default(),
         }
     }
@@ -59,6 +63,10 @@ pub struct Planted {
     pub forget_snapshots: bool,
     /// Blocks are read without a look at their checksums.
     pub skip_checksums: bool,
+    /// Compaction takes what only copies hold for dead.
+    pub forget_copies: bool,
+    /// A change whose future is dropped gives up its place while what it logged is under way.
+    pub leave_early: bool,
     /// A checkpoint claims to have seen more of the log than it has.
     pub position_ahead: bool,
 }

@@ -1,12 +1,16 @@
 //! What the log says beside data: changes of volumes and snapshots. Each is one record's opaque bytes, a code and fields
 //! in little endian.
 
+use std::rc::Rc;
+
 use ashlar_env::units::VolumeId;
 
+use crate::map::Entry;
+use crate::map::entry::ENTRY_BYTES;
 use crate::wire::{Reader, Writer};
 
 /// A change of a lane's volumes and snapshots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// 1: a volume begins, empty.
     Create {
@@ -60,6 +64,17 @@ pub enum Control {
         /// 0 not, 1 LZ4
         method: u8,
     },
+    /// 9: blocks refer to what others hold.
+    Copy {
+        /// the volume they are in
+        volume: u32,
+        /// the first of them
+        first: u64,
+        /// what each refers to; holes where the source had none
+        entries: Rc<[Entry]>,
+    },
+    /// 10: nothing; whoever logs it waits for what came before it.
+    Nothing,
 }
 
 impl Control {
@@ -68,6 +83,10 @@ impl Control {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         match *self {
+            Self::Copy { volume, first, ref entries } => {
+                out.u8(9).u32(volume).u64(first).u32(entries.len() as u32);
+                entries.iter().fold(&mut out, |out, entry| out.bytes(&entry.encode()))
+            }
             Self::Create { volume, id, size_bytes } => {
                 out.u8(1).u32(volume).bytes(id.0.as_bytes()).u64(size_bytes)
             }
@@ -80,6 +99,7 @@ impl Control {
             Self::DeleteSnapshot { number } => out.u8(6).u32(number),
             Self::Restore { number } => out.u8(7).u32(number),
             Self::Compress { method } => out.u8(8).u8(method),
+            Self::Nothing => out.u8(10),
         };
         out.0
     }
@@ -103,6 +123,13 @@ impl Control {
             6 => Self::DeleteSnapshot { number: fields.u32()? },
             7 => Self::Restore { number: fields.u32()? },
             8 => Self::Compress { method: fields.u8()? },
+            9 => {
+                let (volume, first) = (fields.u32()?, fields.u64()?);
+                let count = fields.count(ENTRY_BYTES)?;
+                let entries = (0..count).map(|_| Entry::decode(&fields.array()?));
+                Self::Copy { volume, first, entries: entries.collect::<Option<_>>()? }
+            }
+            10 => Self::Nothing,
             _ => return None,
         })
     }
@@ -116,6 +143,8 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         let id = VolumeId(uuid::Uuid::from_u128(0x1234_5678_9ABC));
+        let address = crate::map::Address { segment: crate::ids::SegmentId(5), position: 9 };
+        let entry = Entry::new(address, 64, 0x5EED, 3).copied(0);
         for control in [
             Control::Create { volume: 1, id, size_bytes: 1 << 40 },
             Control::Clone { volume: 2, id, snapshot: 3, of: 1 },
@@ -125,9 +154,11 @@ mod tests {
             Control::DeleteSnapshot { number: 4 },
             Control::Restore { number: 5 },
             Control::Compress { method: 1 },
+            Control::Nothing,
+            Control::Copy { volume: 3, first: 7, entries: [entry, Entry::EMPTY].into() },
         ] {
             let mut bytes = control.encode();
-            assert_eq!(Control::decode(&bytes), Some(control));
+            assert_eq!(Control::decode(&bytes), Some(control.clone()));
             bytes.extend_from_slice(&[0; 64]);
             assert_eq!(Control::decode(&bytes), Some(control));
         }

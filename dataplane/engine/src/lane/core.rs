@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ashlar_env::units::VolumeId;
-use rustc_hash::FxHashMap;
 
 use crate::ids::{BLOCK_BYTES, SegmentId, SegmentKind};
 use crate::map::{Address, Counts, Entry, Missing, Shape, Tree};
@@ -12,7 +11,7 @@ use crate::map::{Address, Counts, Entry, Missing, Shape, Tree};
 use super::control::Control;
 use super::counter::Counter;
 use super::state::{HeldState, Root, SnapshotState, VolumeState};
-use super::table::Table;
+use super::table::{Released, Table};
 
 /// A volume's number in its lane, from 1.
 pub type VolumeNumber = u32;
@@ -77,8 +76,8 @@ pub struct Departure {
     pub heads: BTreeMap<VolumeNumber, Tree>,
     /// Whether a checkpoint has saved these.
     pub saved: bool,
-    /// What has been replaced since and would have been let go of already, in granules.
-    pub released: FxHashMap<SegmentId, i64>,
+    /// What has been replaced since and would have been let go of already.
+    pub released: Released,
 }
 
 /// A version that is neither volume nor snapshot any more.
@@ -118,6 +117,8 @@ pub struct Core {
     pub generation: u64,
     /// The last generation that the running checkpoint sees.
     pub frozen: Option<u64>,
+    /// Where in the log its cut lies: what is written at lower addresses it sees.
+    pub frozen_at: Address,
     /// The number of the next volume.
     pub next_volume: VolumeNumber,
     /// How blocks are compressed.
@@ -173,9 +174,7 @@ impl Books<'_> {
             }
         }
         match last {
-            Some(departure) => {
-                *departure.released.entry(old.address().segment).or_default() += i64::from(old.granules());
-            }
+            Some(departure) => self.table.note(&mut departure.released, old),
             None => self.table.release(old, within),
         }
     }
@@ -234,6 +233,7 @@ impl Core {
             next_snapshot: 1,
             generation: 1,
             frozen: None,
+            frozen_at: Address { segment: SegmentId(0), position: 0 },
             next_volume: 1,
             compression: 0,
             volatile_from: None,
@@ -265,6 +265,26 @@ impl Core {
             done = end;
         }
         Ok(())
+    }
+
+    /// Makes the blocks of `volume` from `first` on copies of what `entries` name.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub fn copy(&mut self, volume: VolumeNumber, first: u64, entries: &[Entry]) -> Result<(), Missing> {
+        let Some(blocks) = self.volumes.get(&volume).map(|volume| blocks_of(volume.size_bytes)) else {
+            return Ok(());
+        };
+        let inside = blocks.saturating_sub(first).min(entries.len() as u64) as usize;
+        let within = self.frozen.is_none_or(|frozen| self.generation <= frozen);
+        let mut copies = Vec::with_capacity(inside);
+        for &entry in &entries[..inside] {
+            // Before what was there is let go of: it may be the same.
+            let written_within = self.frozen.is_none() || entry.address() < self.frozen_at;
+            self.table.take_copy(entry, within, written_within);
+            copies.push(entry.copied(self.birth));
+        }
+        self.write(volume, first, &copies)
     }
 
     /// Makes `count` blocks of `volume` from `first` on holes.
@@ -309,15 +329,18 @@ impl Core {
             leaves: Some(leaves),
         };
         volume.tree.set(block, entries.clone(), *birth, *generation, &mut books)?;
-        for entry in entries {
+        for entry in entries.filter(|entry| !entry.is_copy()) {
             table.take(entry, within);
         }
         Ok(())
     }
 
     /// Applies `control`. What it asks of the log's reader (pages, positions) has been seen to before.
-    pub fn control(&mut self, control: Control) {
-        match control {
+    ///
+    /// # Errors
+    /// An inner page that is missing, for a copy.
+    pub fn control(&mut self, control: &Control) -> Result<(), Missing> {
+        match *control {
             Control::Create { volume, id, size_bytes } => {
                 let tree = Tree::new(self.shape, blocks_of(size_bytes), Entry::EMPTY);
                 self.add(volume, Volume { id, size_bytes, tree, origin: None, space: Space::default() });
@@ -339,7 +362,10 @@ impl Core {
             Control::DeleteSnapshot { number } => self.depart(number),
             Control::Restore { number } => self.restore(number),
             Control::Compress { method } => self.compression = method,
+            Control::Copy { volume, first, ref entries } => self.copy(volume, first, entries)?,
+            Control::Nothing => {}
         }
+        Ok(())
     }
 
     fn add(&mut self, number: VolumeNumber, volume: Volume) {
@@ -388,7 +414,7 @@ impl Core {
         let (generation, birth) = (self.generation, self.birth);
         if let Some(snapshot) = self.snapshots.get_mut(&number) {
             snapshot.leaving =
-                Some(Departure { generation, birth, heads, saved: false, released: FxHashMap::default() });
+                Some(Departure { generation, birth, heads, saved: false, released: Released::default() });
             self.generation += 1;
         }
     }
@@ -482,12 +508,9 @@ impl Core {
         (saved && snapshot.settled).then_some(*number)
     }
 
-    /// Lets go of granules by segment.
-    pub fn release_all(&mut self, released: &FxHashMap<SegmentId, i64>) {
-        let within = self.frozen.is_none();
-        for (segment, granules) in released {
-            self.table.release_granules(*segment, *granules, within);
-        }
+    /// Lets go of what was noted.
+    pub fn release_all(&mut self, released: &Released) {
+        self.table.release_all(released, self.frozen.is_none());
     }
 
     /// Takes out of the table the segments of which nothing is live, and was not at the cut, and that were sealed before

@@ -4,6 +4,7 @@
 //! all or nothing; one that begins or ends within a block reads that block first, alone.
 
 use std::future::Future;
+use std::rc::Rc;
 
 use ashlar_env::Env;
 use ashlar_env::buf::{Buf, BufMut, MAX_BYTES};
@@ -15,6 +16,7 @@ use crate::ids::{BLOCK_BYTES, BLOCK_SHIFT};
 use crate::log::LogError;
 
 use super::core::VolumeNumber;
+use super::place::Place;
 use super::write::Clear;
 use super::{Inner, Lane, LaneError};
 
@@ -79,7 +81,7 @@ const fn blocks(start: u64, end: u64) -> (u64, u64) {
 }
 
 impl<E: Env, C: Chunks> Inner<E, C> {
-    async fn read_bytes(
+    pub(super) async fn read_bytes(
         &self,
         volume: VolumeNumber,
         start: u64,
@@ -102,63 +104,111 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         Ok(buf)
     }
 
-    async fn write_bytes(&self, volume: VolumeNumber, start: u64, data: Buf) -> Result<(), LaneError> {
+    /// Writes bytes: whole blocks together with others that write, parts of blocks alone.
+    pub(super) async fn write_bytes(
+        this: &Rc<Self>,
+        volume: VolumeNumber,
+        start: u64,
+        data: Buf,
+    ) -> Result<(), LaneError> {
         let (first, end) = blocks(start, start + data.len() as u64);
-        if is_whole(start, data.len()) {
-            let _place = self.ranges.enter(volume, first, end, false).await;
-            return self.write_blocks(volume, first, data).await;
-        }
         if (end - first) << BLOCK_SHIFT > MAX_BYTES as u64 {
             // Too long for one operation with its edges: in two.
-            let half = ((first + 1) << BLOCK_SHIFT) - start;
-            let (head, tail) =
-                (data.slice(0, half as usize), data.slice(half as usize, data.len() - half as usize));
-            self.write_part(volume, start, head).await?;
-            return Box::pin(self.write_bytes(volume, start + half, tail)).await;
+            let half = (((first + 1) << BLOCK_SHIFT) - start) as usize;
+            let (head, tail) = (data.slice(0, half), data.slice(half, data.len() - half));
+            Box::pin(Self::write_bytes(this, volume, start, head)).await?;
+            return Box::pin(Self::write_bytes(this, volume, start + half as u64, tail)).await;
         }
-        self.write_part(volume, start, data).await
+        let part = !is_whole(start, data.len());
+        let place = Place::of(this, volume, (first, end), part).await;
+        let written = this.write_inside(volume, start, data).await;
+        place.end(written)
     }
 
-    /// Writes what begins or ends within a block.
-    async fn write_part(&self, volume: VolumeNumber, start: u64, data: Buf) -> Result<(), LaneError> {
+    /// Writes up to [`MAX_BYTES`] bytes of blocks for which the caller has a place.
+    async fn write_inside(&self, volume: VolumeNumber, start: u64, data: Buf) -> Result<(), LaneError> {
+        let _inside = self.admitted().await?;
+        self.check_inside(volume, start, data.len() as u64)?;
+        if is_whole(start, data.len()) {
+            return self.write_blocks(volume, start >> BLOCK_SHIFT, data).await;
+        }
+        self.write_part(volume, start, &data).await
+    }
+
+    /// Writes what begins or ends within a block, for whoever is admitted and has a place alone.
+    async fn write_part(&self, volume: VolumeNumber, start: u64, data: &[u8]) -> Result<(), LaneError> {
         let (first, end) = blocks(start, start + data.len() as u64);
-        let _place = self.ranges.enter(volume, first, end, true).await;
         let cover = self.scratch.alloc(((end - first) as usize) << BLOCK_SHIFT).await;
         let mut cover = self.read_blocks(volume, first, cover).await?;
         let skip = (start - (first << BLOCK_SHIFT)) as usize;
-        cover[skip..skip + data.len()].copy_from_slice(&data);
+        cover[skip..skip + data.len()].copy_from_slice(data);
         self.write_blocks(volume, first, cover.freeze()).await
     }
 
+    /// Whether the volume has these bytes now.
+    pub(super) fn check_inside(&self, volume: VolumeNumber, start: u64, len: u64) -> Result<(), LaneError> {
+        let core = self.core();
+        let size_bytes = core.volumes.get(&volume).ok_or(LaneError::NoVolume)?.size_bytes;
+        let inside = start.checked_add(len).is_some_and(|end| end <= size_bytes);
+        if inside { Ok(()) } else { Err(LaneError::OutOfRange) }
+    }
+
     /// Makes the bytes from `start` to before `end` zero.
-    pub(super) async fn clear_bytes(
+    async fn clear_bytes(
+        this: &Rc<Self>,
+        volume: VolumeNumber,
+        start: u64,
+        end: u64,
+        how: Clear,
+    ) -> Result<(), LaneError> {
+        // Parts of blocks are changed alone, so whole blocks between them have a place of their own.
+        let (whole, whole_end) = whole_blocks(start, end);
+        for (start, end) in [(start, whole), (whole, whole_end), (whole_end, end)] {
+            if start < end {
+                let part = (start, end) != (whole, whole_end);
+                let place = Place::of(this, volume, blocks(start, end), part).await;
+                let cleared = this.clear_admitted(volume, start, end, how).await;
+                place.end(cleared)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn clear_admitted(
         &self,
         volume: VolumeNumber,
         start: u64,
         end: u64,
         how: Clear,
     ) -> Result<(), LaneError> {
-        let block = BLOCK_BYTES as u64;
-        let (whole, whole_end) = (start.next_multiple_of(block), end / block * block);
-        if whole >= whole_end {
-            return self.clear_part(volume, start, end).await;
-        }
-        self.clear_part(volume, start, whole).await?;
-        let (first, last) = (whole >> BLOCK_SHIFT, whole_end >> BLOCK_SHIFT);
-        {
-            let _place = self.ranges.enter(volume, first, last, false).await;
-            self.clear_blocks(volume, first, last, how).await?;
-        }
-        self.clear_part(volume, whole_end, end).await
+        let _inside = self.admitted().await?;
+        self.check_inside(volume, start, end - start)?;
+        self.clear_inside(volume, start, end, how).await
     }
 
-    /// The same for less than two blocks.
-    async fn clear_part(&self, volume: VolumeNumber, start: u64, end: u64) -> Result<(), LaneError> {
-        if start == end {
-            return Ok(());
+    /// The same as [`Self::clear_bytes`] for whoever is admitted and has a place alone.
+    pub(super) async fn clear_inside(
+        &self,
+        volume: VolumeNumber,
+        start: u64,
+        end: u64,
+        how: Clear,
+    ) -> Result<(), LaneError> {
+        let (whole, whole_end) = whole_blocks(start, end);
+        for (start, end) in [(start, whole), (whole_end, end)] {
+            if start < end {
+                self.write_part(volume, start, &Buf::zeroes((end - start) as usize)).await?;
+            }
         }
-        self.write_part(volume, start, Buf::zeroes((end - start) as usize)).await
+        self.clear_blocks(volume, whole >> BLOCK_SHIFT, whole_end >> BLOCK_SHIFT, how).await
     }
+}
+
+/// Where the whole blocks of the bytes from `start` to before `end` begin and end; both `end` where there are none.
+const fn whole_blocks(start: u64, end: u64) -> (u64, u64) {
+    let block = BLOCK_BYTES as u64;
+    let (whole, whole_end) = (start.next_multiple_of(block), end / block * block);
+    if whole < whole_end { (whole, whole_end) } else { (end, end) }
 }
 
 impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
@@ -192,7 +242,7 @@ impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
         let this = self.clone();
         async move {
             this.check(start, data.len() as u64).map_err(disk_error)?;
-            this.lane.0.write_bytes(this.volume, start, data).await.map_err(disk_error)
+            Inner::write_bytes(&this.lane.0, this.volume, start, data).await.map_err(disk_error)
         }
     }
 
@@ -205,7 +255,8 @@ impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
         let this = self.clone();
         async move {
             this.check(range.start, range.len).map_err(disk_error)?;
-            let cleared = this.lane.0.clear_bytes(this.volume, range.start, range.end(), Clear::Unmap);
+            let cleared =
+                Inner::clear_bytes(&this.lane.0, this.volume, range.start, range.end(), Clear::Unmap);
             cleared.await.map_err(disk_error)
         }
     }
@@ -219,7 +270,8 @@ impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
         let this = self.clone();
         async move {
             this.check(range.start, range.len).map_err(disk_error)?;
-            let cleared = this.lane.0.clear_bytes(this.volume, range.start, range.end(), Clear::Zero);
+            let cleared =
+                Inner::clear_bytes(&this.lane.0, this.volume, range.start, range.end(), Clear::Zero);
             cleared.await.map_err(disk_error)
         }
     }
@@ -232,6 +284,15 @@ impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
         async move {
             this.check(range.start, range.len).map_err(disk_error)?;
             this.lane.0.extents(this.volume, range).await.map_err(disk_error)
+        }
+    }
+
+    fn copy(&self, from: ByteRange, to: u64) -> impl Future<Output = Result<(), DiskError>> + 'static {
+        let this = self.clone();
+        async move {
+            this.check(from.start, from.len).map_err(disk_error)?;
+            this.check(to, from.len).map_err(disk_error)?;
+            this.lane.copy(this.volume, &[from], this.volume, to).await.map_err(disk_error)
         }
     }
 

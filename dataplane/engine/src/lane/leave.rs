@@ -6,24 +6,14 @@
 //! of theirs has a place.
 
 use ashlar_env::Env;
-use rustc_hash::FxHashMap;
 
 use crate::chunks::Chunks;
-use crate::ids::SegmentId;
 use crate::map::{Entry, Tree};
 
 use super::core::{Core, SnapshotNumber, VolumeNumber};
+use super::table::Released;
 use super::walk::Met;
 use super::{Inner, LaneError};
-
-/// Granules to be let go of, by segment.
-type Released = FxHashMap<SegmentId, i64>;
-
-fn note(released: &mut Released, entry: Entry, floor: u32) {
-    if !entry.is_empty() && entry.birth() > floor {
-        *released.entry(entry.address().segment).or_default() += i64::from(entry.granules());
-    }
-}
 
 impl<E: Env, C: Chunks> Inner<E, C> {
     /// Lets go of all that can be. Whether anything was.
@@ -54,9 +44,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             activity.departed += 1;
             activity.departed_under_writes += u64::from(under_writes);
         });
-        for (segment, granules) in gone.into_iter().flat_map(|departure| departure.released) {
-            *released.entry(segment).or_default() += granules;
-        }
+        gone.into_iter().for_each(|departure| released.join(departure.released));
         core.release_all(&released);
         Ok(())
     }
@@ -71,7 +59,11 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         released: &mut Released,
     ) -> Result<(), LaneError> {
         let meet = |met| match met {
-            Met::Block { this: entry, .. } | Met::Page(entry) => note(released, entry, floor),
+            Met::Block { this: entry, .. } | Met::Page(entry) => {
+                if !entry.is_empty() && entry.birth() > floor {
+                    self.core().table.note(released, entry);
+                }
+            }
         };
         self.walk(volume, this, next, floor, meet).await
     }

@@ -13,6 +13,7 @@ mod checkpoint;
 mod compact;
 mod config;
 pub mod control;
+mod copy;
 mod core;
 mod counter;
 mod disk;
@@ -23,12 +24,14 @@ mod leave;
 mod open;
 mod pack;
 mod pages;
+mod place;
 mod ranges;
 mod read;
 mod report;
 mod runs;
 mod scan;
 mod scrub;
+mod shared;
 mod signal;
 mod snapshots;
 pub mod state;
@@ -54,7 +57,7 @@ use self::core::Core;
 use self::signal::Signal;
 
 pub use self::activity::Activity;
-pub use self::check::{CheckReport, DamagedBlock};
+pub use self::check::{CheckReport, DamagedBlock, Holders};
 pub use self::config::{LaneConfig, Planted};
 pub use self::core::{SnapshotNumber, VolumeNumber};
 pub use self::disk::VolumeDisk;
@@ -94,6 +97,9 @@ struct Inner<E: Env, C: Chunks> {
     worked: Signal,
     /// Writes in flight.
     ranges: ranges::Ranges,
+    /// Changes whose futures were dropped.
+    orphans: RefCell<place::Orphans>,
+    orphaned: Signal,
     /// Keeps writers out during a restore.
     gate: gate::Gate,
     background: Cell<background::Turns>,
@@ -173,12 +179,10 @@ impl Shared {
             Applied::Zero { volume, first, count } | Applied::Unmap { volume, first, count } => {
                 core.clear(volume, first, u64::from(count))
             }
-            Applied::Control(bytes) => {
-                if let Some(control) = control::Control::decode(bytes) {
-                    core.control(control);
-                }
-                Ok(())
-            }
+            Applied::Control(bytes) => match control::Control::decode(bytes) {
+                Some(control) => core.control(&control),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -206,6 +210,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         self.work.notify();
         self.worked.notify();
         self.shared.grown.notify();
+        self.orphaned.notify();
         error
     }
 
@@ -232,6 +237,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             work: Signal::default(),
             worked: Signal::default(),
             ranges: ranges::Ranges::default(),
+            orphans: RefCell::default(),
+            orphaned: Signal::default(),
             gate: gate::Gate::default(),
             background: Cell::default(),
             gained: Cell::new(0),

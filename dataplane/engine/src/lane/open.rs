@@ -148,6 +148,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         inner.running.set(true);
         inner.env.spawn(Rc::clone(&inner).run());
         inner.env.spawn(Rc::clone(&inner).keep_short());
+        inner.env.spawn(Rc::clone(&inner).tend_orphans());
         Self(inner)
     }
 
@@ -192,6 +193,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         self.0.work.notify();
         self.0.worked.notify();
         self.0.shared.grown.notify();
+        self.0.orphaned.notify();
         self.0.worked.wait_until(|| !self.0.running.get()).await;
     }
 
@@ -227,6 +229,7 @@ fn core_of(state: &State, shape: Shape) -> Core {
     for (volume, origin) in volumes.chain(held.map(|held| (held.volume, held.origin))) {
         core.origins.extend(origin.map(|(snapshot, _)| (volume, snapshot)));
     }
+    state.shared.iter().for_each(|block| core.table.shared.restore(*block));
     for version in &state.leaving {
         let (volume, floor, tree) = (version.volume, version.floor, tree_of(shape, version.root));
         core.leaving.push(Leaving { volume, floor, birth: version.birth, tree, saved: true });
@@ -448,12 +451,13 @@ impl<E: Env, C: Chunks> Inner<E, C> {
                 self.shared.apply(&AppliedOp { sequence: 0, op }).map_err(damaged)?;
             }
             Owned::Control(control) => {
-                self.core().control(control);
+                self.core().control(&control).map_err(damaged)?;
                 let kind = match control {
                     Control::Clone { .. } => Some(0),
                     Control::Restore { .. } => Some(1),
                     Control::Delete { .. } => Some(2),
                     Control::DeleteSnapshot { .. } => Some(3),
+                    Control::Copy { .. } => Some(4),
                     _ => None,
                 };
                 if let Some(kind) = kind {

@@ -4,11 +4,13 @@ use ashlar_env::Env;
 use ashlar_env::units::VolumeId;
 
 use crate::chunks::Chunks;
+use crate::ids::BLOCK_SHIFT;
 use crate::map::Tree;
 
 use super::background::Want;
 use super::control::Control;
 use super::core::{SnapshotNumber, VolumeNumber, blocks_of};
+use super::place::Place;
 use super::walk::Met;
 use super::write::Clear;
 use super::{Lane, LaneError};
@@ -40,13 +42,22 @@ impl<E: Env, C: Chunks> Lane<E, C> {
     /// # Errors
     /// [`LaneError::NoVolume`], or what the log says.
     pub async fn resize_volume(&self, volume: VolumeNumber, size_bytes: u64) -> Result<(), LaneError> {
+        // Whatever comes later meets the new size, whatever came before has been done.
+        let from = size_bytes >> BLOCK_SHIFT;
+        let place = Place::of(&self.0, volume, (from, u64::MAX), true).await;
+        let resized = self.resize_inside(volume, size_bytes).await;
+        place.end(resized)
+    }
+
+    async fn resize_inside(&self, volume: VolumeNumber, size_bytes: u64) -> Result<(), LaneError> {
         let inner = &*self.0;
+        let _inside = inner.admitted().await?;
         let before = inner.core().volumes.get(&volume).ok_or(LaneError::NoVolume)?.size_bytes;
         if size_bytes < before {
             // Whoever grows the volume again finds zeros.
-            inner.clear_bytes(volume, size_bytes, before, Clear::Unmap).await?;
+            inner.clear_inside(volume, size_bytes, before, Clear::Unmap).await?;
         }
-        inner.log_control(Control::Resize { volume, size_bytes }).await
+        inner.log_control_inside(Control::Resize { volume, size_bytes }).await
     }
 
     /// Deletes a volume. What snapshots hold of it stays. Its space is free some time later.
@@ -54,6 +65,13 @@ impl<E: Env, C: Chunks> Lane<E, C> {
     /// # Errors
     /// [`LaneError::NoVolume`], or what the log says.
     pub async fn delete_volume(&self, volume: VolumeNumber) -> Result<(), LaneError> {
+        // What is being copied from it stays until the copy refers to it.
+        let place = Place::of(&self.0, volume, (0, u64::MAX), true).await;
+        let deleted = self.delete_inside(volume).await;
+        place.end(deleted)
+    }
+
+    async fn delete_inside(&self, volume: VolumeNumber) -> Result<(), LaneError> {
         let inner = &*self.0;
         if !inner.core().volumes.contains_key(&volume) {
             return Err(LaneError::NoVolume);

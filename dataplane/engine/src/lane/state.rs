@@ -4,7 +4,7 @@
 //! | Bytes | Field |
 //! |---|---|
 //! | 0..8 | magic |
-//! | 8..12 | version: 1 |
+//! | 8..12 | version: 2; of version 1 the last list is missing |
 //! | 12..16 | length in bytes of all of it, without padding |
 //! | 16..24 | sequence number of the checkpoint |
 //! | 24..28 | CRC32C of all of it, with this field zero |
@@ -16,22 +16,26 @@
 //! blocks (8), stored granules (8), level (1) and root (16); the snapshots: count and for each number (4), state (1), count of volumes and for each number (4), size in bytes (8), origin (4 and 4), mapped
 //! blocks (8), stored granules (8), level (1) and root (16);
 //! the versions to be let go of: count and for each volume (4), floor (4), birth (4), level (1) and root (16); the segments: count and for each number (4), kind (1), place (1: 0 here, else one more than the number of hosts), hosts (4 each), sealed
-//! length (4, 2^32 - 1 while open), birth (4), live granules (8). All little endian.
+//! length (4, 2^32 - 1 while open), birth (4), live granules (8); the blocks that copies refer to: count and for each segment (4), position in granules (4), granules (1), whether the block that it was written for holds it (1), copies (4). All little endian.
 
 use ashlar_codec::{crc32c, crc32c_append};
 use ashlar_env::units::VolumeId;
 
 use crate::ids::{Epoch, GroupId, LaneId, SegmentId, SegmentKind};
 use crate::log::Position;
-use crate::map::Entry;
+use crate::map::{Address, Entry};
 use crate::segment::ShardSet;
 use crate::wire::{Reader, Writer};
+
+use super::shared::SharedState;
 
 /// Bytes from which a checkpoint's length is known.
 pub const HEADER_BYTES: usize = 32;
 
 const MAGIC: [u8; 8] = *b"ASHLchk\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version before, without blocks that copies refer to.
+const VERSION_BEFORE: u32 = 1;
 const CRC_AT: usize = 24;
 const OPEN: u32 = u32::MAX;
 /// The level of a root over 2^63 blocks with the least fan-out.
@@ -70,6 +74,8 @@ pub struct State {
     pub leaving: Vec<LeavingState>,
     /// The segments.
     pub segments: Vec<SegmentState>,
+    /// The blocks that copies refer to.
+    pub shared: Vec<SharedState>,
 }
 
 /// The root of a map.
@@ -209,6 +215,11 @@ impl State {
             out.u32(segment.sealed.unwrap_or(OPEN));
             out.u32(segment.birth).u64(segment.live as u64);
         }
+        out.u32(self.shared.len() as u32);
+        for block in &self.shared {
+            out.u32(block.address.segment.0).u32(block.address.position).u8(block.granules);
+            out.u8(u8::from(block.original)).u32(block.copies);
+        }
         let mut bytes = out.0;
         let len = bytes.len() as u32;
         bytes[12..16].copy_from_slice(&len.to_le_bytes());
@@ -221,7 +232,7 @@ impl State {
     #[must_use]
     pub fn length(bytes: &[u8]) -> Option<usize> {
         let mut fields = Reader(bytes.get(..HEADER_BYTES)?);
-        let is_one = fields.array()? == MAGIC && fields.u32()? == VERSION;
+        let is_one = fields.array()? == MAGIC && (VERSION_BEFORE..=VERSION).contains(&fields.u32()?);
         let len = fields.u32()? as usize;
         (is_one && len >= HEADER_BYTES).then_some(len)
     }
@@ -237,7 +248,10 @@ impl State {
         }
         let sequence = u64::from_le_bytes(bytes[16..24].try_into().ok()?);
         let mut fields = Reader(&bytes[HEADER_BYTES..]);
-        let state = Self::fields(&mut fields, sequence)?;
+        let mut state = Self::fields(&mut fields, sequence)?;
+        if bytes[8..12] != VERSION_BEFORE.to_le_bytes() {
+            state.shared = list(&mut fields, 14, shared)?;
+        }
         fields.is_empty().then_some(state)
     }
 
@@ -266,6 +280,7 @@ impl State {
             snapshots: list(fields, 9, snapshot)?,
             leaving: list(fields, 29, leaving)?,
             segments: list(fields, 22, segment)?,
+            shared: Vec::new(),
         })
     }
 }
@@ -326,10 +341,15 @@ fn segment(fields: &mut Reader<'_>) -> Option<SegmentState> {
     Some(SegmentState { id, kind, hosts, sealed, birth: fields.u32()?, live: fields.u64()? as i64 })
 }
 
+fn shared(fields: &mut Reader<'_>) -> Option<SharedState> {
+    let address = Address { segment: SegmentId(fields.u32()?), position: fields.u32()? };
+    let (granules, original) = (fields.u8()?, fields.u8()? != 0);
+    Some(SharedState { address, granules, original, copies: fields.u32()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::Address;
     use proptest::prelude::*;
 
     fn sample() -> State {
@@ -396,6 +416,12 @@ mod tests {
                     live: 0,
                 },
             ],
+            shared: vec![SharedState {
+                address: Address { segment: SegmentId(1), position: 77 },
+                granules: 64,
+                original: false,
+                copies: 3,
+            }],
         }
     }
 

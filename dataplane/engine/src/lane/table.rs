@@ -13,6 +13,7 @@ use crate::map::{Address, Entry};
 
 use super::counter::Counter;
 use super::runs::{Parts, Runs};
+use super::shared::{Change, Shared};
 
 /// Where what a segment held is now.
 #[derive(Clone, Debug)]
@@ -49,6 +50,33 @@ pub struct Table {
     segments: FxHashMap<SegmentId, Segment>,
     /// Segments that hold what others held, with those others.
     guests: BTreeMap<SegmentId, Vec<SegmentId>>,
+    /// The blocks that copies refer to.
+    pub shared: Shared,
+}
+
+/// What is to be let go of together, later.
+#[derive(Default)]
+pub struct Released {
+    /// Granules by segment.
+    granules: FxHashMap<SegmentId, i64>,
+    /// What others may hold as well.
+    shared: Vec<Entry>,
+}
+
+impl Released {
+    /// Whether it is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.granules.is_empty() && self.shared.is_empty()
+    }
+
+    /// Adds what `other` has.
+    pub fn join(&mut self, other: Self) {
+        for (segment, granules) in other.granules {
+            *self.granules.entry(segment).or_default() += granules;
+        }
+        self.shared.extend(other.shared);
+    }
 }
 
 impl Table {
@@ -107,9 +135,47 @@ impl Table {
         self.change(entry, i64::from(entry.granules()), within);
     }
 
+    /// A copy names what `entry` names, which was written before the cut (`written_within`) or after it.
+    pub fn take_copy(&mut self, entry: Entry, within: bool, written_within: bool) {
+        if !entry.is_empty() {
+            let change = self.shared.take(entry, within, written_within);
+            self.change_shared(entry, change);
+        }
+    }
+
     /// `entry` is not named any more.
     pub fn release(&mut self, entry: Entry, within: bool) {
-        self.change(entry, -i64::from(entry.granules()), within);
+        match self.shared.release(entry, within) {
+            Some(change) => self.change_shared(entry, change),
+            None => self.change(entry, -i64::from(entry.granules()), within),
+        }
+    }
+
+    fn change_shared(&mut self, entry: Entry, (at_cut, after): Change) {
+        self.change(entry, at_cut * i64::from(entry.granules()), true);
+        self.change(entry, after * i64::from(entry.granules()), false);
+    }
+
+    /// Notes that `entry` is to be let go of with `released`. What nobody else holds now nobody can hold by then: only what
+    /// a volume shows is copied.
+    pub fn note(&self, released: &mut Released, entry: Entry) {
+        if self.shared.contains(entry.address()) {
+            released.shared.push(entry);
+        } else {
+            *released.granules.entry(entry.address().segment).or_default() += i64::from(entry.granules());
+        }
+    }
+
+    /// Lets go of all that was noted.
+    pub fn release_all(&mut self, released: &Released, within: bool) {
+        for (segment, granules) in &released.granules {
+            let segment = self.segments.get_mut(segment).expect("what entries name is in the table");
+            segment.live.add(-granules, within);
+            debug_assert!(segment.live.now() >= 0, "{granules} granules were let go of twice");
+        }
+        for entry in &released.shared {
+            self.release(*entry, within);
+        }
     }
 
     fn change(&mut self, entry: Entry, by: i64, within: bool) {
@@ -117,12 +183,9 @@ impl Table {
             return;
         }
         let segment = self.segments.get_mut(&entry.address().segment);
-        segment.expect("what entries name is in the table").live.add(by, within);
-    }
-
-    /// `granules` granules of `id` are not named any more.
-    pub fn release_granules(&mut self, id: SegmentId, granules: i64, within: bool) {
-        self.segments.get_mut(&id).expect("what entries name is in the table").live.add(-granules, within);
+        let segment = segment.expect("what entries name is in the table");
+        segment.live.add(by, within);
+        debug_assert!(segment.live.now() >= 0, "{entry:?} was let go of twice");
     }
 
     /// A checkpoint that saw all changes *within* is durable.
@@ -130,6 +193,7 @@ impl Table {
         for segment in self.segments.values_mut() {
             segment.live.settle();
         }
+        self.shared.settle();
     }
 
     /// The segments whose contents `host` holds for them.

@@ -10,6 +10,7 @@ use crate::log::{LogError, Op};
 use super::background::Want;
 use super::control::Control;
 use super::core::VolumeNumber;
+use super::gate::Inside;
 use super::pack::{compress, is_zero, sums_of};
 use super::{Inner, LaneError};
 
@@ -29,7 +30,7 @@ pub(super) enum Clear {
 }
 
 impl<E: Env, C: Chunks> Inner<E, C> {
-    /// Writes whole blocks from `first` on, all or nothing. Ready when durable.
+    /// Writes whole blocks from `first` on, all or nothing. Ready when durable. For whoever is [`Self::admitted`].
     pub(super) async fn write_blocks(
         &self,
         volume: VolumeNumber,
@@ -38,7 +39,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     ) -> Result<(), LaneError> {
         let count = (data.len() / BLOCK_BYTES) as u32;
         if is_zero(&data) {
-            return self.append(|| Op::Zero { volume, first, count }).await;
+            return self.append_inside(|| Op::Zero { volume, first, count }).await;
         }
         let packed = if self.core().compression == 0 {
             None
@@ -49,10 +50,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             let sums = sums_of(&data);
             (data, sums)
         });
-        self.append(|| Op::Data { volume, first, payload: payload.clone(), sums: sums.clone() }).await
+        self.append_inside(|| Op::Data { volume, first, payload: payload.clone(), sums: sums.clone() }).await
     }
 
-    /// Makes whole blocks read as zeros; they take no space afterwards.
+    /// Makes whole blocks read as zeros; they take no space afterwards. For whoever is [`Self::admitted`].
     pub(super) async fn clear_blocks(
         &self,
         volume: VolumeNumber,
@@ -62,7 +63,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     ) -> Result<(), LaneError> {
         while first < end {
             let count = (end - first).min(CLEAR_BLOCKS_MAX) as u32;
-            self.append(|| match how {
+            self.append_inside(|| match how {
                 Clear::Zero => Op::Zero { volume, first, count },
                 Clear::Unmap => Op::Unmap { volume, first, count },
             })
@@ -85,9 +86,14 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     }
 
     async fn append(&self, op: impl Fn() -> Op) -> Result<(), LaneError> {
-        self.admit().await?;
-        let _inside = self.gate.enter().await;
+        let _inside = self.admitted().await?;
         self.append_inside(op).await
+    }
+
+    /// Waits until there may be a change: as long as it holds this, no restore comes between.
+    pub(super) async fn admitted(&self) -> Result<Inside<'_>, LaneError> {
+        self.admit().await?;
+        Ok(self.gate.enter().await)
     }
 
     /// Logs what `op` makes, again after space was made where there was none.

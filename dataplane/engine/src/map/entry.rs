@@ -3,7 +3,7 @@
 //! | Bytes | Field | Width |
 //! |---|---|---|
 //! | 0..4 | segment; 0 makes the entry empty | 32 |
-//! | 4..8 | position in granules (low 18 bits), granules (next 8), flags (high 6) | 32 |
+//! | 4..8 | position in granules (low 18 bits), granules (next 8), flags (high 6): 1 the block is a copy, which refers to what was written for another block | 32 |
 //! | 8..12 | CRC32C of the stored bytes | 32 |
 //! | 12..16 | birth: the number of the snapshot that would be the first to hold it | 32 |
 //!
@@ -17,6 +17,8 @@ pub const ENTRY_BYTES: usize = 16;
 
 const POSITION_BITS: u32 = 18;
 const GRANULE_BITS: u32 = 8;
+/// The flag of a copy.
+const COPY: u32 = 1 << (POSITION_BITS + GRANULE_BITS);
 
 /// A virtual address: a segment, and a position in it in granules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +87,18 @@ impl Entry {
         self.granules() < BLOCK_GRANULES
     }
 
+    /// The entry of a copy of this block, made at `birth`: it refers to the same stored bytes. A hole stays one.
+    #[must_use]
+    pub const fn copied(self, birth: u32) -> Self {
+        if self.is_empty() { Self::hole(birth) } else { Self { place: self.place | COPY, birth, ..self } }
+    }
+
+    /// Whether it refers to what was written for another block.
+    #[must_use]
+    pub const fn is_copy(self) -> bool {
+        self.place & COPY != 0
+    }
+
     /// The CRC32C of the stored bytes.
     #[must_use]
     pub const fn crc(self) -> u32 {
@@ -119,7 +133,7 @@ impl Entry {
             return (entry == Self::EMPTY).then_some(entry);
         }
         let flags = entry.place >> (POSITION_BITS + GRANULE_BITS);
-        (flags == 0 && entry.granules() != 0).then_some(entry)
+        (flags <= 1 && entry.granules() != 0).then_some(entry)
     }
 }
 
@@ -135,6 +149,10 @@ mod tests {
             prop_assert_eq!(Entry::decode(&entry.encode()), Some(entry));
             prop_assert_eq!(entry.address(), Address { segment: SegmentId(segment), position });
             prop_assert_eq!((entry.granules(), entry.crc(), entry.birth()), (granules, crc, birth));
+            let copy = entry.copied(birth ^ 1);
+            prop_assert_eq!(Entry::decode(&copy.encode()), Some(copy));
+            prop_assert_eq!((copy.address(), copy.granules(), copy.crc()), (entry.address(), granules, crc));
+            prop_assert_eq!((copy.is_copy(), entry.is_copy(), copy.birth()), (true, false, birth ^ 1));
         }
 
         #[test]

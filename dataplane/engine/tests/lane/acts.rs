@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use ashlar_engine::lane::LaneError;
-use ashlar_env::Rng;
 use ashlar_env::units::VolumeId;
+use ashlar_env::{Clock, Rng};
 use ashlar_sim::SimEnv;
 use ashlar_sim::check::ledger::WriteEnd;
 
@@ -30,6 +30,14 @@ pub enum Pending {
     Shrink(u32),
 }
 
+/// A volume that is written by copies from others alone.
+pub struct Mirror {
+    pub number: u32,
+    pub bytes: Vec<u8>,
+    /// What was being copied to it: from which byte, and what.
+    pub pending: Option<(usize, Vec<u8>)>,
+}
+
 /// What is known of the lane.
 pub struct Books {
     pub hosts: Vec<Host>,
@@ -42,6 +50,8 @@ pub struct Books {
     pub snapshots_max: usize,
     /// Whether volumes change their sizes.
     pub resizes: bool,
+    /// If there are copies: where those between volumes go.
+    pub mirror: Option<Mirror>,
 }
 
 /// The administrator.
@@ -91,7 +101,8 @@ impl Admin {
 
     /// Something, at random.
     pub async fn act(&self, lane: &SimLane, env: &SimEnv) {
-        match env.random_below(16) {
+        let acts = if self.books.borrow().mirror.is_some() { 20 } else { 16 };
+        match env.random_below(acts) {
             0..4 => self.snapshot(lane).await,
             4..6 => self.compare(lane, env).await,
             6..10 => self.forget(lane, env).await,
@@ -99,6 +110,8 @@ impl Admin {
             11 => self.drop_host(lane, env).await,
             12 | 13 => self.restore(lane).await,
             14 if self.books.borrow().resizes => self.resize(lane, env).await,
+            16 | 17 => self.copy_within(lane, env).await,
+            18 | 19 => self.copy_across(lane, env).await,
             _ => {
                 let _ = self.good("compression", lane.set_compression(env.random_below(2) == 0).await);
             }
@@ -130,6 +143,9 @@ impl Admin {
                 volumes.push((host.number, bytes));
             }
             let whole = volumes.len() == hosts.len();
+            if let Some(mirror) = &self.books.borrow().mirror {
+                volumes.push((mirror.number, mirror.bytes.clone()));
+            }
             self.books.borrow_mut().kept.push(Kept { number, volumes, whole });
         }
         hosts.iter().for_each(Host::release);
@@ -261,6 +277,7 @@ impl Admin {
                             host.begin_with(host.origin, bytes);
                         }
                     }
+                    self.mirror_is(&volumes);
                     self.mark("volumes were restored");
                 }
             }
@@ -282,7 +299,7 @@ impl Admin {
         self.books.borrow_mut().pending = Pending::Shrink(host.number);
         let small = lane.resize_volume(host.number, left * u64::from(host.block)).await;
         let small = self.good("resize", small).is_some();
-        let large = self.good("resize", lane.resize_volume(host.number, host.size_bytes()).await).is_some();
+        let large = self.grow_back(lane, env, host).await;
         // Operations that met the smaller size may still be under way.
         host.hold().await;
         // Operations that met the smaller size may still be under way.
@@ -299,6 +316,118 @@ impl Admin {
         self.books.borrow_mut().pending = Pending::None;
         host.tolerance.set(before);
         host.release();
+    }
+
+    /// Nothing begins on a volume, and what was dropped on its way has happened or never will: then all that it holds. The
+    /// caller releases it.
+    async fn still(&self, lane: &SimLane, env: &SimEnv) -> Option<(Host, Vec<u8>)> {
+        let hosts = self.hosts();
+        let host = hosts[env.random_below(hosts.len() as u64) as usize].clone();
+        host.hold().await;
+        // A change that is logged comes after all that was logged before.
+        let settled = lane.set_compression(env.random_below(2) == 0).await;
+        let bytes = match self.good("compression", settled) {
+            Some(()) => host.bytes_of(lane, host.number).await,
+            None => None,
+        };
+        if bytes.is_none() {
+            host.release();
+        }
+        Some((host, bytes?))
+    }
+
+    /// Copies a part of a volume to another place of it, while others are written.
+    async fn copy_within(&self, lane: &SimLane, env: &SimEnv) {
+        let Some((host, bytes)) = self.still(lane, env).await else { return };
+        let count = 1 + env.random_below(host.blocks / 2);
+        let from = env.random_below(host.blocks - count + 1);
+        let to = env.random_below(host.blocks - count + 1);
+        // Half of the copies lie as their sources do within blocks, so that they can refer to them.
+        let per = u64::from(4096 / host.block);
+        let to = if env.random_below(2) == 0 { to / per * per + from % per } else { to };
+        if to + count <= host.blocks && (from + count <= to || to + count <= from) {
+            host.copy(lane, &bytes, from, to, count).await;
+            self.mark("a volume was copied to itself");
+        }
+        host.release();
+    }
+
+    /// Copies a part of a volume to one that nothing else changes.
+    async fn copy_across(&self, lane: &SimLane, env: &SimEnv) {
+        let Some((host, bytes)) = self.still(lane, env).await else { return };
+        let sectors = (bytes.len() / 512) as u64;
+        let (number, size) = {
+            let books = self.books.borrow();
+            let mirror = books.mirror.as_ref().expect("there are copies");
+            (mirror.number, mirror.bytes.len() as u64 / 512)
+        };
+        let count = 1 + env.random_below(sectors.min(size));
+        let from = env.random_below(sectors - count + 1);
+        let at = env.random_below(size - count + 1);
+        let at = if env.random_below(3) > 0 { (at / 8 * 8 + from % 8).min(size - count) } else { at };
+        let new = bytes[from as usize * 512..(from + count) as usize * 512].to_vec();
+        self.set_pending(Some((at as usize * 512, new)));
+        let source = ashlar_env::units::ByteRange { start: from * 512, len: count * 512 };
+        let copied = self.good("copy", lane.copy(host.number, &[source], number, at * 512).await);
+        host.release();
+        self.mirror_settles(lane, copied.is_some()).await;
+        self.mark("a volume was copied to another");
+    }
+
+    fn set_pending(&self, pending: Option<(usize, Vec<u8>)>) {
+        if let Some(mirror) = &mut self.books.borrow_mut().mirror {
+            mirror.pending = pending;
+        }
+    }
+
+    /// Holds what the mirror has against what it may have, sector by sector: after a copy that failed or a crash that is the
+    /// old or the new.
+    async fn mirror_settles(&self, lane: &SimLane, copied: bool) {
+        let (number, before, pending) = {
+            // A crash may come before all of it has been read: what was pending stays so until then.
+            let books = self.books.borrow();
+            let Some(mirror) = &books.mirror else { return };
+            (mirror.number, mirror.bytes.clone(), mirror.pending.clone())
+        };
+        let host = &self.hosts()[0];
+        let like = Host { blocks: before.len() as u64 / u64::from(host.block), ..host.clone() };
+        let Some(found) = like.bytes_of(lane, number).await else { return };
+        let mut after = before.clone();
+        if let Some((at, new)) = &pending {
+            after[*at..at + new.len()].copy_from_slice(new);
+        }
+        for (sector, found) in found.chunks(512).enumerate() {
+            let part = sector * 512..sector * 512 + 512;
+            let old = !copied && found == &before[part.clone()];
+            if !old && found != &after[part] {
+                return self.fail(format!("sector {sector} of the mirror is not what was copied there"));
+            }
+        }
+        if let Some(mirror) = &mut self.books.borrow_mut().mirror {
+            mirror.bytes = found;
+            mirror.pending = None;
+        }
+    }
+
+    /// The mirror is what a snapshot held.
+    fn mirror_is(&self, volumes: &Contents) {
+        if let Some(mirror) = &mut self.books.borrow_mut().mirror
+            && let Some((_, bytes)) = volumes.iter().find(|(volume, _)| *volume == mirror.number)
+        {
+            mirror.bytes.clone_from(bytes);
+        }
+    }
+
+    /// Gives a volume its size again; a full disk may take some time for that.
+    async fn grow_back(&self, lane: &SimLane, env: &SimEnv, host: &Host) -> bool {
+        for _ in 0..100 {
+            let grown = lane.resize_volume(host.number, host.size_bytes()).await;
+            if self.good("resize", grown).is_some() {
+                return true;
+            }
+            env.sleep_until(env.now().plus(std::time::Duration::from_millis(5))).await;
+        }
+        false
     }
 
     /// After a crash: what was under way has happened or has not.
@@ -324,7 +453,8 @@ impl Admin {
                 self.fail(format!("snapshot {} is gone", kept.number));
             }
         }
-        let volumes = self.hosts().iter().map(|host| host.number).collect::<Vec<_>>();
+        let mut volumes = self.hosts().iter().map(|host| host.number).collect::<Vec<_>>();
+        volumes.extend(self.books.borrow().mirror.as_ref().map(|mirror| mirror.number));
         for volume in &report.volumes {
             if !volumes.contains(&volume.number) {
                 self.mark("a crash left a clone");
@@ -348,6 +478,7 @@ impl Admin {
         if let Pending::Restore(number) = pending {
             self.restored(lane, number).await;
         }
+        self.mirror_settles(lane, false).await;
     }
 
     async fn grow_again(&self, lane: &SimLane, host: &Host, size_bytes: u64, pending: &Pending) {
@@ -389,6 +520,7 @@ impl Admin {
         };
         let mut all = true;
         let volumes = volumes.unwrap_or_default();
+        self.mirror_was_restored(lane, &volumes).await;
         for (volume, bytes) in &volumes {
             if let Some(host) = hosts.iter().find(|host| host.number == *volume) {
                 all &= host.bytes_of(lane, *volume).await.as_ref() == Some(bytes);
@@ -403,6 +535,18 @@ impl Admin {
             if let Some(host) = hosts.iter().find(|host| host.number == *volume) {
                 host.begin_with(host.origin, bytes);
             }
+        }
+    }
+
+    /// The mirror may be what it was in a snapshot.
+    async fn mirror_was_restored(&self, lane: &SimLane, volumes: &Contents) {
+        let number = self.books.borrow().mirror.as_ref().map(|mirror| mirror.number);
+        let Some(number) = number else { return };
+        let Some((_, bytes)) = volumes.iter().find(|(volume, _)| *volume == number) else { return };
+        let host = &self.hosts()[0];
+        let like = Host { blocks: bytes.len() as u64 / u64::from(host.block), ..host.clone() };
+        if like.bytes_of(lane, number).await.as_ref() == Some(bytes) {
+            self.mirror_is(volumes);
         }
     }
 }

@@ -80,6 +80,7 @@ fn run(blow: Option<(u64, Blow)>) -> Outcome {
         may_fail: matches!(blow, Some((_, Blow::Fail { .. }))),
         snapshots_max: 4,
         resizes: false,
+        mirror: None,
     };
     let admin = Admin { world: world.clone(), books: Rc::new(RefCell::new(books)) };
     let story = Story { world, admin, steps: 0 };

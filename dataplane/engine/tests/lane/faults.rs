@@ -146,6 +146,7 @@ fn run(seed: u64, fault: Fault, change: impl Fn(&mut LaneConfig)) -> Result<(u64
         may_fail: true,
         snapshots_max: 0,
         resizes: false,
+        mirror: None,
     };
     let admin = Admin { world: world.clone(), books: Rc::new(RefCell::new(books)) };
     let story = Story { world, admin, steps: 0 };

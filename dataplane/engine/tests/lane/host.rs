@@ -12,7 +12,7 @@ use ashlar_env::units::ByteRange;
 use ashlar_env::{Clock, Env, Rng};
 use ashlar_sim::check::Value;
 use ashlar_sim::check::ledger::{Ledger, WriteEnd};
-use ashlar_sim::check::stamp::value_of;
+use ashlar_sim::check::stamp::{Damage, value_of};
 
 use super::world::{SimLane, World};
 
@@ -266,23 +266,51 @@ impl Host {
         Some(bytes)
     }
 
+    /// The blocks of `bytes` that are not zero: where each is, where it was written to first, and its value. A copy keeps the
+    /// stamp of what it was copied from.
+    fn stamps(&self, origin: u32, bytes: &[u8]) -> Vec<(u64, u64, Value)> {
+        let sectors = u64::from(self.block / 512);
+        let mut stamps = Vec::new();
+        for (unit, block) in (0..).zip(bytes.chunks(self.block as usize)) {
+            let volume = u64::from(origin);
+            let (from, value) = match value_of(volume, unit * sectors, block) {
+                Err(Damage::Misdirected { of, .. }) => (of / sectors, value_of(volume, of, block)),
+                value => (unit, value),
+            };
+            match value {
+                Ok(Value::ZERO) => {}
+                Ok(value) => stamps.push((unit, from, value)),
+                Err(damage) => self.fail(damage),
+            }
+        }
+        stamps
+    }
+
     /// From now on the volume holds `bytes`, which hosts of volume `origin` wrote.
     pub fn begin_with(&self, origin: u32, bytes: &[u8]) {
         let mut ledger = Ledger::new(u64::from(origin), self.block, false);
-        let sectors = u64::from(self.block / 512);
-        for (unit, block) in (0..).zip(bytes.chunks(self.block as usize)) {
-            match value_of(u64::from(origin), unit * sectors, block) {
-                Ok(Value::ZERO) => {}
-                Ok(value) => {
-                    let ticket = ledger.begin_copy(&[(unit, value)], unit, true);
-                    ledger.end_write(ticket, WriteEnd::Done).expect("it was not refused");
-                }
-                Err(damage) => self.fail(damage),
-            }
+        for (unit, from, value) in self.stamps(origin, bytes) {
+            let ticket = ledger.begin_copy(&[(from, value)], unit, true);
+            ledger.end_write(ticket, WriteEnd::Done).expect("it was not refused");
         }
         *self.ledger.borrow_mut() = ledger;
         // Numbers of writes begin anew, so they need new writers.
         self.world.next_writer.set(self.world.next_writer.get() + WRITERS_MAX);
         self.first_writer.set(self.world.next_writer.get());
+    }
+
+    /// Copies `count` blocks from `from` to `to`; nobody writes to the volume meanwhile, and `bytes` are all that it holds.
+    pub async fn copy(&self, lane: &SimLane, bytes: &[u8], from: u64, to: u64, count: u64) {
+        let mut values: Vec<_> = (from..from + count).map(|unit| (unit, Value::ZERO)).collect();
+        for (unit, stamped, value) in self.stamps(self.origin, bytes) {
+            if (from..from + count).contains(&unit) {
+                values[(unit - from) as usize] = (stamped, value);
+            }
+        }
+        let ticket = self.ledger.borrow_mut().begin_copy(&values, to, true);
+        let copy =
+            lane.disk(self.number, self.block).copy(self.range(from, count), to * u64::from(self.block));
+        let result = copy.await;
+        self.end(ticket, Some(result));
     }
 }

@@ -2,6 +2,7 @@
 //! what they were; and at every rest the lane's own verification finds nothing.
 
 mod acts;
+mod copies;
 mod crash;
 mod disk;
 mod faults;

@@ -10,11 +10,11 @@ use ashlar_sim::{Crash, DiskGeometry, Profile, Sim};
 
 use super::world::{SimLane, World, tiny};
 
-fn id(number: u128) -> VolumeId {
+pub fn id(number: u128) -> VolumeId {
     VolumeId(uuid::Uuid::from_u128(number))
 }
 
-fn run<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
+pub fn run<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
     let sim = Sim::new(7, Profile::calm());
     let control = sim.control();
     let mut world = World::new(&control, tiny(7), DiskGeometry::of_bytes(8 << 20));
@@ -25,7 +25,7 @@ fn run<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
 }
 
 /// The same from another node, so that this one can crash.
-fn run_beside<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
+pub fn run_beside<F: Future<Output = ()> + 'static>(body: impl FnOnce(World) -> F) {
     let sim = Sim::new(7, Profile::calm());
     let control = sim.control();
     let mut world = World::new(&control, tiny(7), DiskGeometry::of_bytes(8 << 20));
@@ -39,7 +39,7 @@ fn pool() -> BufPool {
     BufPool::on_heap(PoolPlan::for_bytes(4 << 20))
 }
 
-fn filled(len: usize, with: u8) -> Buf {
+pub fn filled(len: usize, with: u8) -> Buf {
     let mut buf = pool().try_alloc(len).unwrap();
     for (at, byte) in buf.iter_mut().enumerate() {
         *byte = with ^ (at / 512) as u8;
@@ -47,11 +47,11 @@ fn filled(len: usize, with: u8) -> Buf {
     buf.freeze()
 }
 
-async fn write(lane: &SimLane, volume: u32, start: u64, len: usize, with: u8) {
+pub async fn write(lane: &SimLane, volume: u32, start: u64, len: usize, with: u8) {
     lane.disk(volume, 512).write(start, filled(len, with), Durability::Fua).await.unwrap();
 }
 
-async fn read(lane: &SimLane, volume: u32, start: u64, len: usize) -> Vec<u8> {
+pub async fn read(lane: &SimLane, volume: u32, start: u64, len: usize) -> Vec<u8> {
     let buf = pool().try_alloc(len).unwrap();
     lane.disk(volume, 512).read(start, buf).await.unwrap().to_vec()
 }

@@ -208,6 +208,12 @@ impl<E: Env, D: Disk, S: ReservationStore> Inner<E, D, S> {
         to: BlockRange,
         durability: Durability,
     ) -> Result<(), VolumeError> {
+        if self.suits_disk(from) && self.suits_disk(to) {
+            match self.disk.copy(self.bytes(from), self.byte_start(to)).await {
+                Err(DiskError::Unsupported) => {}
+                copied => return copied.map_err(|error| VolumeError::from_write(&error)),
+            }
+        }
         let (wanted, wide) = (self.bytes(from), self.bytes(self.widen(from)));
         let buf = self.scratch.alloc(wide.len as usize).await;
         let buf = self.read_disk(wide.start, buf).await?;
