@@ -102,18 +102,18 @@ impl Shared {
         announced.iter().filter(|(_, target)| has(target)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// LOGICAL UNIT RESET by `session`: mode parameters are as they were at first, and the others learn of it. Ending the
-    /// unit's commands, and an SPC-2 reservation, is the sessions' part.
-    pub fn reset_unit(&self, volume: VolumeId, session: u64) {
+    /// LOGICAL UNIT RESET: mode parameters are as they were at first, and all nexuses learn of it, the one that asked for
+    /// it among them (SAM-5, section 6.3.3). Ending the unit's commands, and an SPC-2 reservation, is the sessions' part.
+    pub fn reset_unit(&self, volume: VolumeId) {
         self.unit(volume).reset();
-        self.raise(volume, Asc::DEVICE_RESET, |nexus| nexus.issuer.session != session);
+        self.raise(volume, Asc::DEVICE_RESET, |_| true);
     }
 
-    /// Target reset (warm or cold) by `session`: every unit of the target is reset, and all learn of it.
-    pub fn reset_target(&self, target: &Target, session: u64) {
+    /// Target reset (warm or cold): every unit of the target is reset, and all learn of it.
+    pub fn reset_target(&self, target: &Target) {
         for unit in target.units.values() {
             self.unit(unit.volume.id).reset();
-            self.raise(unit.volume.id, Asc::POWER_ON, |nexus| nexus.issuer.session != session);
+            self.raise(unit.volume.id, Asc::POWER_ON, |_| true);
         }
     }
 

@@ -333,21 +333,21 @@ where
         });
     }
 
-    /// Reservations are reset, where they were to be: the others are told, and the function is answered.
+    /// Reservations are reset, where they were to be: all are told, and the function is answered.
     fn managed(&mut self, tag: u32, now: Instant) {
         let Stage::Normal(commands) = &mut self.stage else { return };
         let Some(at) = commands.managing.iter().position(|what| what.tag == tag) else { return };
         let what = commands.managing.swap_remove(at);
-        let (shared, session) = (self.server.inner.exports.shared(), commands.nexus.issuer().session);
+        let shared = self.server.inner.exports.shared();
         let units = commands.export.units.borrow();
         match what.function {
             function::LOGICAL_UNIT_RESET => {
                 if let Some(unit) = units.find(what.lun) {
-                    shared.reset_unit(unit.unit.volume.id, session);
+                    shared.reset_unit(unit.unit.volume.id);
                 }
             }
             function::TARGET_WARM_RESET | function::TARGET_COLD_RESET => {
-                shared.reset_target(units.target(), session);
+                shared.reset_target(units.target());
             }
             _ => {}
         }

@@ -76,7 +76,7 @@ fn what_is_mapped_anew_is_told_until_it_is_looked_at() {
 }
 
 #[test]
-fn a_reset_undoes_mode_parameters_and_is_told_to_the_others() {
+fn a_reset_undoes_mode_parameters_and_is_told_to_all() {
     let world = World::small();
     let other = world.other(2);
     world.run_as(&other, &READY, &[]);
@@ -86,11 +86,13 @@ fn a_reset_undoes_mode_parameters_and_is_told_to_the_others() {
     assert_eq!(world.run(&[0x15, 0x10, 0, 0, page.len() as u8, 0], &page).status, Status::Good);
     assert_eq!(sense(&world.run_as(&other, &READY, &[])), (6, 0x2A, 1));
     let id = world.targets.targets[TARGET].units[&1].volume.id;
-    world.shared.reset_unit(id, world.nexus.issuer().session);
+    world.shared.reset_unit(id);
+    assert_eq!(sense(&world.run(&READY, &[])), (6, 0x29, 3));
     assert_eq!(world.run(&cdb_16(0x8A, 0, 1), &[0; 512]).status, Status::Good);
     assert_eq!(sense(&world.run_as(&other, &READY, &[])), (6, 0x29, 3));
-    world.shared.reset_target(&world.targets.targets[TARGET], world.nexus.issuer().session);
+    world.shared.reset_target(&world.targets.targets[TARGET]);
     assert_eq!(sense(&world.run_as(&other, &READY, &[])), (6, 0x29, 0));
+    assert_eq!(sense(&world.run(&READY, &[])), (6, 0x29, 0));
     assert_eq!(world.run(&READY, &[]).status, Status::Good);
 }
 

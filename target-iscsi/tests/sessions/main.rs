@@ -200,7 +200,9 @@ fn i17d_a_reset_ends_what_others_have_begun() {
             assert_eq!(other.status().await.0, 0x40, "TASK ABORTED");
             other.data(&r2t, &[7; 512], true).await;
             one.data(&own, &[8; 512], true).await;
-            assert_eq!(other.test_unit_ready().await, (2, asc));
+            for nexus in [&mut one, &mut other] {
+                assert_eq!(nexus.test_unit_ready().await, (2, asc));
+            }
             assert_eq!(one.read().await, [0; 512]);
             assert_eq!(other.read().await, [0; 512]);
             assert_eq!(arena.buffers_held(), 0);

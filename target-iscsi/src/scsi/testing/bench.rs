@@ -99,11 +99,12 @@ impl Bench {
         block_on(reservation::end_session(&self.units, host.nexus.state()));
     }
 
-    /// Resets a unit as the server does.
+    /// Resets a unit as the server does, and takes what the one that asked for it is told.
     pub fn reset(&self, host: &Host, lun: u16) {
         let volume = self.stores[usize::from(lun) - 1].clone();
-        self.shared.reset_unit(volume.info().id, host.nexus.issuer().session);
+        self.shared.reset_unit(volume.info().id);
         block_on(reservation::reset(vec![volume], host.nexus.issuer()));
+        assert_eq!(self.attention(host, lun), Some(Asc::DEVICE_RESET));
     }
 
     /// Begins a command.
