@@ -15,7 +15,7 @@ use super::nexus::{Nexus, NexusName, NexusState};
 use super::reservation::Elsewhere;
 use super::sense::Asc;
 use super::token::rod::Tokens;
-use crate::view::{Target, Targets};
+use crate::view::{Target, Targets, Unit};
 
 /// The state of one logical unit.
 #[derive(Debug, Default)]
@@ -157,8 +157,18 @@ fn changes(before: &Target, after: &Target) -> Vec<(VolumeId, Asc)> {
         if (old.volume.blocks, old.volume.block_size) != (unit.volume.blocks, unit.volume.block_size) {
             raised.push((id, Asc::CAPACITY_CHANGED));
         }
-        if old.name != unit.name || old.port_group != unit.port_group {
+        // What the pages of vital product data have of a volume beside its size, and of its place.
+        let told = |unit: &Unit| {
+            let info = unit.volume;
+            let writes = (info.thin, info.unmap_granularity_blocks, info.atomic_write_blocks);
+            (unit.port_group, info.preferred_write_blocks, info.volatile_cache, writes)
+        };
+        if told(old) != told(unit) {
             raised.push((id, Asc::INQUIRY_CHANGED));
+        }
+        if old.volume.read_only != unit.volume.read_only {
+            // WP, in the header of mode parameters.
+            raised.push((id, Asc::MODE_CHANGED));
         }
         if before.port_groups.get(&old.port_group) != after.port_groups.get(&unit.port_group) {
             raised.push((id, Asc::ALUA_CHANGED));

@@ -69,10 +69,20 @@ fn what_is_mapped_anew_is_told_until_it_is_looked_at() {
     add(&mut world, 3);
     world.data(&[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0]);
     assert_eq!(world.run(&READY, &[]).status, Status::Good);
-    world.configure(|targets| {
-        targets.targets.get_mut(TARGET).unwrap().units.get_mut(&1).unwrap().name = "other".into();
-    });
-    assert_eq!(world.sense(&READY, &[]), (6, 0x3F, 3));
+}
+
+#[test]
+fn what_changes_of_a_unit_is_told_by_its_kind() {
+    let mut world = World::small();
+    let change = |world: &mut World, change: fn(&mut ashlar_iscsi::view::Unit)| {
+        world.configure(|targets| {
+            change(targets.targets.get_mut(TARGET).unwrap().units.get_mut(&1).unwrap());
+        });
+        world.run(&READY, &[])
+    };
+    assert_eq!(change(&mut world, |unit| unit.name = "other".into()).status, Status::Good, "no host sees it");
+    assert_eq!(sense(&change(&mut world, |unit| unit.volume.thin = false)), (6, 0x3F, 3));
+    assert_eq!(sense(&change(&mut world, |unit| unit.volume.read_only = true)), (6, 0x2A, 1));
 }
 
 #[test]
