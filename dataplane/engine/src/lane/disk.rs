@@ -20,9 +20,15 @@ use super::place::Place;
 use super::write::Clear;
 use super::{Inner, Lane, LaneError};
 
-/// The largest write that is promised to be all or nothing, in bytes: one record of the log holds it, also where it begins and
-/// ends within blocks.
-const ATOMIC_BYTES: u32 = 64 << 10;
+/// The largest write that is promised to be all or nothing, in bytes, of a volume with blocks of `block_bytes`: one record
+/// of the log holds it, also where it begins and ends within blocks.
+const fn atomic_bytes(block_bytes: u32) -> u32 {
+    let whole = MAX_BYTES as u32;
+    if block_bytes == BLOCK_BYTES as u32 { whole } else { whole / 2 }
+}
+
+// With the blocks in which it begins and ends it is still one operation of the log.
+const _: () = assert!(atomic_bytes(512) as usize + 2 * BLOCK_BYTES <= MAX_BYTES);
 
 /// A volume of a lane. Cloning gives the same volume.
 pub struct VolumeDisk<E: Env, C: Chunks> {
@@ -221,7 +227,7 @@ impl<E: Env, C: Chunks> Disk for VolumeDisk<E, C> {
             read_only: false,
             discard_granularity_bytes: BLOCK_BYTES as u32,
             discard_zeroes: true,
-            atomic_write_bytes: ATOMIC_BYTES,
+            atomic_write_bytes: atomic_bytes(self.block_bytes),
         }
     }
 
