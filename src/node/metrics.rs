@@ -1,7 +1,7 @@
 //! The node's metrics: what its reactors count, read when somebody asks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -15,10 +15,10 @@ pub(crate) struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// Adds the counters of the reactors and of scrubbing to `registry`.
-    pub fn new(mut registry: Registry, stats: Vec<ReactorStats>, scrub: Arc<ScrubCounts>) -> Self {
+    /// Adds the counters of the reactors and of the engine to `registry`.
+    pub fn new(mut registry: Registry, stats: Vec<ReactorStats>, engine: Arc<EngineCounts>) -> Self {
         registry.register_collector(Box::new(Reactors { stats }));
-        registry.register_collector(Box::new(Scrub { counts: scrub }));
+        registry.register_collector(Box::new(Engine { counts: engine }));
         Self { registry }
     }
 
@@ -34,21 +34,66 @@ pub(crate) struct ReactorStats {
     pub iscsi: Arc<ashlar_iscsi::server::stats::IoStats>,
 }
 
-/// What scrubbing has done, brought up to date every few seconds.
+/// What the engine has done and what space it takes, brought up to date every few seconds.
 #[derive(Debug, Default)]
-pub(crate) struct ScrubCounts {
+pub(crate) struct EngineCounts {
     /// Bytes that were read and verified since the node was started.
     pub bytes: AtomicU64,
     /// Blocks, pages and records that are damaged, as far as is known.
     pub damaged: AtomicU64,
+    /// Space by device, group and volume.
+    pub space: Mutex<Vec<SpaceRow>>,
 }
+
+/// Space of one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpaceRow {
+    /// What is told of it, without `ashlar_` and the unit; see [`SPACE`].
+    pub name: &'static str,
+    /// The label: `device`, `group` or `volume`, and its identity.
+    pub label: (&'static str, String),
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Names and helps of what is told of space.
+pub(crate) const SPACE: [(&str, &str); 9] = [
+    ("ashlar_device_size", "What a device holds at most, as the engine divides it"),
+    ("ashlar_device_used", "What is taken of a device, compaction's debt included"),
+    ("ashlar_device_free", "What hosts can still take of a device"),
+    ("ashlar_group_logical", "What is written to a group's volumes and not deallocated, as hosts see it"),
+    (
+        "ashlar_group_live",
+        "What lives on the devices of a group, snapshots and maps included, each block once",
+    ),
+    ("ashlar_group_physical", "What a group takes on devices, what compaction has yet to give back included"),
+    ("ashlar_volume_size", "The size of a log-structured volume as hosts see it"),
+    ("ashlar_volume_logical", "What is written to a volume and not deallocated, as hosts see it"),
+    ("ashlar_volume_stored", "What of that is stored, after compression, shared or not"),
+];
 
 #[derive(Debug)]
-struct Scrub {
-    counts: Arc<ScrubCounts>,
+struct Engine {
+    counts: Arc<EngineCounts>,
 }
 
-impl Collector for Scrub {
+impl Engine {
+    fn encode_space(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let rows = self.counts.space.lock().expect("no panic while held").clone();
+        for (name, help) in SPACE {
+            let gauge = |bytes| ConstGauge::new(bytes);
+            let kind = gauge(0_u64).metric_type();
+            let mut metrics = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), kind)?;
+            for row in rows.iter().filter(|row| row.name == name) {
+                let label = [(row.label.0, row.label.1.as_str())];
+                gauge(row.bytes).encode(metrics.encode_family(&label)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Engine {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let bytes = ConstCounter::new(self.counts.bytes.load(Ordering::Relaxed));
         let help = "Bytes that scrubbing has read and verified";
@@ -58,7 +103,8 @@ impl Collector for Scrub {
         let damaged = ConstGauge::new(self.counts.damaged.load(Ordering::Relaxed));
         let help = "Blocks and metadata that scrubbing found damaged and that still are";
         let metric = encoder.encode_descriptor("ashlar_scrub_damaged", help, None, damaged.metric_type())?;
-        damaged.encode(metric)
+        damaged.encode(metric)?;
+        self.encode_space(&mut encoder)
     }
 }
 
@@ -117,5 +163,30 @@ impl Collector for Reactors {
         encode(&mut encoder, &NVME, &nvme)?;
         let iscsi: Vec<_> = self.stats.iter().map(|stats| stats.iscsi.snapshot()).collect();
         encode(&mut encoder, &ISCSI, &iscsi)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_told_with_labels() {
+        let row =
+            |name, kind, identity: &str, bytes| SpaceRow { name, label: (kind, identity.to_owned()), bytes };
+        let counts = EngineCounts::default();
+        *counts.space.lock().unwrap() = vec![
+            row("ashlar_device_size", "device", "one", 4096),
+            row("ashlar_device_size", "device", "two", 8192),
+            row("ashlar_volume_stored", "volume", "v", 7),
+        ];
+        let text = NodeMetrics::new(Registry::default(), Vec::new(), Arc::new(counts)).render();
+        assert!(text.contains("ashlar_device_size_bytes{device=\"one\"} 4096\n"), "{text}");
+        assert!(text.contains("ashlar_device_size_bytes{device=\"two\"} 8192\n"), "{text}");
+        assert!(text.contains("ashlar_volume_stored_bytes{volume=\"v\"} 7\n"), "{text}");
+        assert!(
+            SPACE.iter().all(|(name, _)| text.contains(&format!("# TYPE {name}_bytes gauge\n"))),
+            "{text}"
+        );
     }
 }

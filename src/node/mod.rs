@@ -35,7 +35,7 @@ use ashlar_runtime::{OpenDevice, OpenError, OpenOptions, ReactorHandle, Runtime,
 
 pub(crate) use listen::CannotListen;
 use message::NodeMessage;
-pub(crate) use metrics::{NodeMetrics, ReactorStats, ScrubCounts};
+pub(crate) use metrics::{EngineCounts, NodeMetrics, ReactorStats};
 use reactor::{Backing, HUB_REACTOR, TargetLimits, VolumeSpec, here};
 use reservations::Control;
 use storage::NodeStorage;
@@ -139,7 +139,7 @@ impl RunningNode {
     }
 
     /// What scrubbing has done.
-    pub fn scrub_counts(&self) -> Arc<ScrubCounts> {
+    pub fn scrub_counts(&self) -> Arc<EngineCounts> {
         self.storage.scrub_counts()
     }
 

@@ -157,6 +157,46 @@ fn snapshots_clones_and_restores_hold_what_they_should() {
 }
 
 #[test]
+fn what_is_shared_is_told_and_metrics_tell_space() {
+    let place = Place::new();
+    let node = start(&place);
+    create(&node, "db");
+    node.target("t", &["db"]);
+    let mut host = node.connect("t");
+    for lba in 0..64 {
+        host.put(1, lba, lba as u8 + 1);
+    }
+    assert_eq!(host.flush(1), Status::SUCCESS);
+    let space = || node.client.volume("db").unwrap().space;
+    let bytes = |blocks: usize| Some((blocks * BLOCK) as u64);
+    wait_until("what was written is not counted", || space().stored_bytes == bytes(64));
+    assert_eq!(space().shared_bytes, Some(0));
+    done(&node, &["snapshot", "create", "db@one"]);
+    wait_until("what the snapshot holds is not told", || space().shared_bytes == bytes(64));
+    assert_eq!(space().stored_bytes, Some(0));
+    for lba in 0..16 {
+        host.put(1, lba, lba as u8 + 100);
+    }
+    wait_until("what was overwritten still counts as shared", || {
+        space().shared_bytes == bytes(48) && space().stored_bytes == bytes(16)
+    });
+    let group = || node.client.group("db").unwrap().space;
+    assert!(group().stored_bytes.unwrap() + group().shared_bytes.unwrap() <= group().physical_bytes.unwrap());
+    let id = node.client.volume("db").unwrap().id;
+    let wanted = [
+        format!("ashlar_volume_stored_bytes{{volume=\"{id}\"}} {}", 64 * BLOCK),
+        format!("ashlar_volume_logical_bytes{{volume=\"{id}\"}} {}", 64 * BLOCK),
+        "ashlar_device_free_bytes{device=".to_owned(),
+        "ashlar_group_live_bytes{group=".to_owned(),
+    ];
+    wait_until("metrics do not tell space", || {
+        let text = node.metrics();
+        wanted.iter().all(|line| text.contains(line.as_str()))
+    });
+    node.stop();
+}
+
+#[test]
 fn space_is_told_and_falls() {
     let place = Place::new();
     let node = start(&place);

@@ -20,10 +20,10 @@ use ashlar_runtime::{Device, OpenDevice, ReactorEnv};
 use uuid::Uuid;
 
 use crate::node::disk::NodeDisk;
-use crate::node::metrics::ScrubCounts;
+use crate::node::metrics::EngineCounts;
 use crate::node::reactor::{Backing, VolumeSpec};
 
-/// How often what scrubbing did is counted for others.
+/// How often what scrubbing did and what space is taken is told to others.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// The engine.
@@ -35,6 +35,8 @@ pub(super) struct Home {
     pub drains: RefCell<BTreeMap<u64, Progress>>,
     /// What snapshots alone hold, and when that was found out.
     pub exclusive: RefCell<BTreeMap<(GroupId, SnapshotNumber), (u64, Instant)>>,
+    /// What volumes share, as far as that was found out.
+    pub shares: super::report::Shares,
 }
 
 thread_local! {
@@ -46,19 +48,23 @@ pub(super) fn home() -> Rc<Home> {
     HOME.with_borrow(|home| home.clone().expect("the engine was set up when the node started"))
 }
 
-/// Sets the engine up; once. What scrubbing does is counted in `counts`.
-pub(super) fn set_up(env: &ReactorEnv, cluster: Uuid, config: LaneConfig, counts: Arc<ScrubCounts>) {
+/// Sets the engine up; once. What scrubbing does and what space is taken is told in `counts`.
+pub(super) fn set_up(env: &ReactorEnv, cluster: Uuid, config: LaneConfig, counts: Arc<EngineCounts>) {
     let groups = Groups::new(env.clone(), cluster, config);
-    if config.scrub_bytes_per_second > 0 {
-        env.spawn(count_scrub(env.clone(), groups.clone(), counts));
-    }
-    let home =
-        Home { env: env.clone(), groups, cluster, drains: RefCell::default(), exclusive: RefCell::default() };
+    env.spawn(count(env.clone(), groups.clone(), counts));
+    let home = Home {
+        env: env.clone(),
+        groups,
+        cluster,
+        drains: RefCell::default(),
+        exclusive: RefCell::default(),
+        shares: super::report::Shares::default(),
+    };
     HOME.set(Some(Rc::new(home)));
 }
 
-/// Tells other threads now and then what scrubbing has done, for as long as the reactor runs.
-async fn count_scrub(env: ReactorEnv, groups: Groups<ReactorEnv, Device>, counts: Arc<ScrubCounts>) {
+/// Tells other threads now and then what scrubbing has done and what space is taken, for as long as the reactor runs.
+async fn count(env: ReactorEnv, groups: Groups<ReactorEnv, Device>, counts: Arc<EngineCounts>) {
     let (mut before, mut all) = (0, 0);
     loop {
         env.sleep_until(env.now().plus(COUNT_EVERY)).await;
@@ -68,6 +74,7 @@ async fn count_scrub(env: ReactorEnv, groups: Groups<ReactorEnv, Device>, counts
         before = bytes;
         counts.bytes.store(all, Ordering::Relaxed);
         counts.damaged.store(damaged, Ordering::Relaxed);
+        *counts.space.lock().expect("no panic while held") = super::report::space_rows(&groups);
     }
 }
 

@@ -32,7 +32,7 @@ use ashlar_runtime::{OpenDevice, OpenOptions, ReactorHandle};
 use uuid::Uuid;
 
 use super::message::NodeMessage;
-use super::metrics::ScrubCounts;
+use super::metrics::EngineCounts;
 use super::reactor::{self, here};
 use super::reservations::Control;
 use home::{Home, home};
@@ -46,7 +46,7 @@ pub(crate) struct NodeStorage {
     reactor: ReactorHandle<NodeMessage>,
     control: Control,
     faults: Mutex<Faults>,
-    scrub: Arc<ScrubCounts>,
+    scrub: Arc<EngineCounts>,
 }
 
 impl NodeStorage {
@@ -73,7 +73,7 @@ impl NodeStorage {
     }
 
     /// What scrubbing has done.
-    pub fn scrub_counts(&self) -> Arc<ScrubCounts> {
+    pub fn scrub_counts(&self) -> Arc<EngineCounts> {
         Arc::clone(&self.scrub)
     }
 

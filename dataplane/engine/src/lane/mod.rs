@@ -63,7 +63,7 @@ pub use self::core::{SnapshotNumber, VolumeNumber};
 pub use self::disk::VolumeDisk;
 pub use self::error::LaneError;
 pub use self::open::Recovery;
-pub use self::report::{LaneReport, SnapshotReport, VolumeReport};
+pub use self::report::{LaneReport, MapMemory, SnapshotReport, VolumeReport};
 pub use self::scrub::{ScrubDamage, ScrubReport};
 
 /// A lane. Cloning gives the same lane.

@@ -83,6 +83,12 @@ impl Shared {
         self.0.get(&address).is_some_and(|block| block.copies.now() > 0)
     }
 
+    /// How many hold what is at `address`, which has a place here.
+    #[must_use]
+    pub fn holders(&self, address: Address) -> i64 {
+        self.0.get(&address).map_or(1, |block| block.original.now() + block.copies.now())
+    }
+
     /// One copy more holds what `entry` names. `written_within`: whether that was written before the cut.
     pub fn take(&mut self, entry: Entry, within: bool, written_within: bool) -> Change {
         let block = self.0.entry(entry.address()).or_insert_with(|| {

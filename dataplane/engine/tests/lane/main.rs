@@ -12,4 +12,5 @@ mod planted;
 mod random;
 mod rules;
 mod several;
+mod space;
 mod world;
