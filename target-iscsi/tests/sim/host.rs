@@ -26,7 +26,7 @@ const BUSY: u8 = 0x08;
 /// What all hosts of a run share.
 pub struct Run {
     pub(crate) plan: Plan,
-    pub ledger: RefCell<Ledger>,
+    pub ledger: Rc<RefCell<Ledger>>,
     pub hosts_left: Cell<u64>,
 }
 

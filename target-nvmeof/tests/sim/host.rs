@@ -30,7 +30,7 @@ const FUA: u32 = 1 << 30;
 /// What all hosts of a run share.
 pub struct Run {
     pub(crate) plan: Plan,
-    pub ledger: RefCell<Ledger>,
+    pub ledger: Rc<RefCell<Ledger>>,
     pub hosts_left: Cell<u64>,
 }
 

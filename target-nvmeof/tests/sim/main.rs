@@ -89,7 +89,7 @@ fn run(seed: u64, planted: Planted) -> Result<Report, Failure> {
     };
     let run = Rc::new(Run {
         plan,
-        ledger: RefCell::new(Ledger::new(0x51, plan.block_bytes, plan.volatile_cache)),
+        ledger: Rc::new(RefCell::new(Ledger::new(0x51, plan.block_bytes, plan.volatile_cache))),
         hosts_left: Cell::new(plan.hosts),
     });
     let director = sim.node("director", 1);
