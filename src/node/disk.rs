@@ -3,14 +3,14 @@
 use std::future::Future;
 
 use ashlar_engine::lane::VolumeDisk;
-use ashlar_engine::store::pool::Pool;
+use ashlar_engine::store::pool::CopyStore;
 use ashlar_env::buf::{Buf, BufMut};
 use ashlar_env::disk::{Disk, DiskError, DiskExtent, DiskInfo, Durability};
 use ashlar_env::units::ByteRange;
 use ashlar_runtime::{Device, ReactorEnv};
 
 /// A volume of the engine.
-pub(crate) type LogDisk = VolumeDisk<ReactorEnv, Pool<ReactorEnv, Device>>;
+pub(crate) type LogDisk = VolumeDisk<ReactorEnv, CopyStore<ReactorEnv, Device>>;
 
 /// A disk of either kind.
 #[derive(Clone)]

@@ -42,9 +42,20 @@ pub enum StoreError {
     /// no slot is free
     #[error("no space is left in the store")]
     Full,
+    /// every device that works has a copy of the segment
+    #[error("no device is left that could take another copy")]
+    NoDevice,
     /// the device failed
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+impl StoreError {
+    /// Whether it is the device's, and another device might have done it.
+    #[must_use]
+    pub fn is_of_device(&self) -> bool {
+        matches!(self, Self::Disk(_) | Self::NoDevice)
+    }
 }
 
 /// What a store is.
@@ -104,6 +115,11 @@ pub trait Chunk: Clone + 'static {
     /// Fills `buf` from `offset`. Beyond the end of an open chunk, within its capacity, anything may be read.
     fn read(&self, offset: u32, buf: BufMut) -> impl Future<Output = Result<BufMut, StoreError>> + 'static;
 
+    /// Whether its device takes no more writes: it is read last, and better made again elsewhere.
+    fn is_failing(&self) -> bool {
+        false
+    }
+
     /// Ends the chunk at `seal.length`, durably. Sealing again with the same is done already.
     fn seal(&self, epoch: Epoch, seal: Seal) -> impl Future<Output = Result<(), StoreError>> + 'static;
 }
@@ -115,6 +131,13 @@ pub trait Chunks: Clone + 'static {
 
     /// What it is now.
     fn info(&self) -> StoreInfo;
+
+    /// Whether a device would take a new chunk of a segment that `beside` other stores have chunks of. Space is not asked
+    /// for.
+    fn can_hold(&self, beside: usize) -> bool {
+        let _ = beside;
+        !self.info().failed
+    }
 
     /// Takes a free slot for a new chunk, durably.
     fn create(

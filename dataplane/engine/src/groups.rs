@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 use crate::chunks::{Chunks, StoreError};
 use crate::ids::{GroupId, LaneId};
-use crate::lane::{Lane, LaneConfig, LaneError, LaneReport, Recovery, SnapshotNumber, VolumeDisk};
+use crate::lane::{Copies, Lane, LaneConfig, LaneError, LaneReport, Recovery, SnapshotNumber, VolumeDisk};
+use crate::log::{Coordinator, LocalCoordinator};
+use crate::segment::SHARDS_MAX;
 use crate::store::ChunkStore;
-use crate::store::pool::{Added, Pool, PoolError};
+use crate::store::pool::{Added, CopyStore, Pool, PoolError};
 
 /// Leaves of maps that every group may have in memory, however many groups there are.
 const LEAVES_MIN: usize = 16;
@@ -26,8 +28,15 @@ const SCRUB_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// How often scrubbing looks for a group whose turn it is.
 const SCRUB_LOOK: Duration = Duration::from_secs(5);
 
-/// The lane of a group in a pool.
-pub type PoolLane<E, D> = Lane<E, Pool<E, D>>;
+/// The lane of a group in a pool: a store for each copy.
+pub type PoolLane<E, D> = Lane<E, CopyStore<E, D>>;
+
+/// Most copies of a group.
+pub const COPIES_MAX: usize = 3;
+const _: () = assert!(COPIES_MAX <= SHARDS_MAX);
+
+/// How often a group is tried to be opened when devices fail meanwhile.
+const OPEN_TRIES: usize = 3;
 
 /// The groups. Cloning gives the same.
 pub struct Groups<E: Env, D: Disk> {
@@ -44,6 +53,7 @@ struct Inner<E: Env, D: Disk> {
     env: E,
     pool: Pool<E, D>,
     config: LaneConfig,
+    coordinator: RefCell<Rc<dyn Coordinator>>,
     lanes: RefCell<BTreeMap<GroupId, PoolLane<E, D>>>,
 }
 
@@ -53,11 +63,23 @@ impl<E: Env, D: Disk> Groups<E, D> {
     #[must_use]
     pub fn new(env: E, cluster: Uuid, config: LaneConfig) -> Self {
         let pool = Pool::new(&env, cluster);
-        let inner = Rc::new(Inner { env, pool, config, lanes: RefCell::default() });
+        let coordinator: Rc<dyn Coordinator> = Rc::new(LocalCoordinator::default());
+        let coordinator = RefCell::new(coordinator);
+        let inner = Rc::new(Inner { env, pool, config, coordinator, lanes: RefCell::default() });
         if config.scrub_bytes_per_second > 0 {
             inner.env.spawn(scrub(inner.env.clone(), Rc::downgrade(&inner), config.scrub_bytes_per_second));
         }
         Self { inner }
+    }
+
+    /// From now on has `coordinator` decide for groups that are made or opened. One in memory only, which is what there is
+    /// before, does for groups with one copy.
+    pub fn set_coordinator(&self, coordinator: Rc<dyn Coordinator>) {
+        *self.inner.coordinator.borrow_mut() = coordinator;
+    }
+
+    fn coordinator(&self) -> Rc<dyn Coordinator> {
+        Rc::clone(&self.inner.coordinator.borrow())
     }
 
     /// Takes a device's store into the pool.
@@ -93,15 +115,37 @@ impl<E: Env, D: Disk> Groups<E, D> {
         self.inner.lanes.borrow().get(&group).cloned()
     }
 
-    /// Recovers a group that is in the pool.
+    /// Recovers a group that is in the pool, with as many copies as its chunks there tell of.
     ///
     /// # Errors
     /// See [`Lane::open`].
     pub async fn open(&self, group: GroupId) -> Result<Recovery, LaneError> {
+        let chunks = self.inner.pool.list(Some(group)).into_iter();
+        let last = chunks.map(|stat| usize::from(stat.id.shard) % SHARDS_MAX).max();
+        self.open_copies(group, last.unwrap_or(0) + 1).await
+    }
+
+    /// Recovers a group of `copies` copies, of which not all need to be there.
+    ///
+    /// # Errors
+    /// See [`Lane::open_with`].
+    pub async fn open_copies(&self, group: GroupId, copies: usize) -> Result<Recovery, LaneError> {
         let inner = &self.inner;
-        let stores = vec![inner.pool.clone()];
-        let (lane, recovery) = Lane::open(inner.env.clone(), stores, lane_of(group), inner.config).await?;
+        let mut tries = 0;
+        let (lane, recovery) = loop {
+            tries += 1;
+            let (env, stores) = (inner.env.clone(), CopyStore::all(&inner.pool, copies));
+            let coordinator = self.coordinator();
+            match Lane::open_with(env, stores, lane_of(group), coordinator, inner.config).await {
+                // A device has failed on the way: the next try does without it.
+                Err(LaneError::Store(error)) if copies > 1 && error.is_of_device() && tries < OPEN_TRIES => {}
+                opened => break opened?,
+            }
+        };
         inner.lanes.borrow_mut().insert(group, lane);
+        if copies > 1 {
+            inner.pool.delete_shadowed(group).await;
+        }
         self.share_cache();
         Ok(recovery)
     }
@@ -112,6 +156,7 @@ impl<E: Env, D: Disk> Groups<E, D> {
     /// What the stores say.
     pub async fn discard(&self, group: GroupId) -> Result<(), LaneError> {
         Lane::<E, _>::discard(vec![self.inner.pool.clone()], lane_of(group)).await?;
+        self.coordinator().forget(lane_of(group));
         // Its identity is never used again, so nobody needs the fence.
         for store in self.inner.pool.stores() {
             match store.forget_fence(group).await {
@@ -133,17 +178,37 @@ impl<E: Env, D: Disk> Groups<E, D> {
         size_bytes: u64,
         compress: bool,
     ) -> Result<(), LaneError> {
+        self.create_volume_in(group, 1, id, size_bytes, compress).await
+    }
+
+    /// The same; the group, if it is made, has `copies` copies, each on another device.
+    ///
+    /// # Errors
+    /// As [`Self::create_volume`]; a store's [`StoreError::NoDevice`] where there are fewer devices.
+    pub async fn create_volume_in(
+        &self,
+        group: GroupId,
+        copies: usize,
+        id: VolumeId,
+        size_bytes: u64,
+        compress: bool,
+    ) -> Result<(), LaneError> {
         let lane = match self.lane(group) {
             Some(lane) => lane,
-            None => self.create(group, compress).await?,
+            None => self.create(group, copies, compress).await?,
         };
         lane.create_volume(id, size_bytes).await.map(|_| ())
     }
 
-    async fn create(&self, group: GroupId, compress: bool) -> Result<PoolLane<E, D>, LaneError> {
+    async fn create(
+        &self,
+        group: GroupId,
+        copies: usize,
+        compress: bool,
+    ) -> Result<PoolLane<E, D>, LaneError> {
         let inner = &self.inner;
-        let stores = vec![inner.pool.clone()];
-        let made = Lane::create(inner.env.clone(), stores, lane_of(group), inner.config).await;
+        let (env, stores) = (inner.env.clone(), CopyStore::all(&inner.pool, copies));
+        let made = Lane::create_with(env, stores, lane_of(group), self.coordinator(), inner.config).await;
         let lane = match made {
             Ok(lane) => lane,
             Err(error) => {
@@ -194,7 +259,12 @@ impl<E: Env, D: Disk> Groups<E, D> {
 
     /// A volume as a disk of blocks of `block_bytes`.
     #[must_use]
-    pub fn disk(&self, group: GroupId, id: VolumeId, block_bytes: u32) -> Option<VolumeDisk<E, Pool<E, D>>> {
+    pub fn disk(
+        &self,
+        group: GroupId,
+        id: VolumeId,
+        block_bytes: u32,
+    ) -> Option<VolumeDisk<E, CopyStore<E, D>>> {
         let lane = self.lane(group)?;
         Some(lane.disk(lane.number_of(id)?, block_bytes))
     }
@@ -222,6 +292,39 @@ impl<E: Env, D: Disk> Groups<E, D> {
             // What was acknowledged is in the log; a checkpoint only makes the next start shorter.
             let _ = lane.close().await;
         }
+    }
+
+    /// How many copies there are of what, in each open group.
+    #[must_use]
+    pub fn copies(&self) -> BTreeMap<GroupId, Copies> {
+        self.inner.lanes.borrow().iter().map(|(group, lane)| (*group, lane.copies())).collect()
+    }
+
+    /// Makes the copies that are missing, of one group after the other. `progress` is told of bytes done and bytes in all.
+    /// How many replicas were made.
+    ///
+    /// # Errors
+    /// The first group's that could not be made whole, after all others have been tried.
+    pub async fn rebuild(&self, mut progress: impl FnMut(u64, u64)) -> Result<u64, LaneError> {
+        let lanes: Vec<_> = self.inner.lanes.borrow().values().cloned().collect();
+        let left = |from: usize| lanes[from..].iter().map(|lane| lane.copies().bytes_short).sum::<u64>();
+        let (mut before, mut made, mut failed) = (0, 0, Ok(()));
+        for (at, lane) in lanes.iter().enumerate() {
+            let others = left(at + 1);
+            let mut mine = 0;
+            let rebuilt = lane.rebuild(|done, total| {
+                mine = done;
+                progress(before + done, before + total + others);
+            });
+            match rebuilt.await {
+                Ok(replicas) => made += replicas,
+                // A group that is deleted meanwhile needs nothing.
+                Err(LaneError::Closed) => {}
+                Err(error) => failed = failed.and(Err(error)),
+            }
+            before += mine;
+        }
+        failed.map(|()| made)
     }
 
     /// Bytes that scrubbing has read of the open groups, and how much it found damaged.

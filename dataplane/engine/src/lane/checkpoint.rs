@@ -79,8 +79,14 @@ impl<E: Env, C: Chunks> Inner<E, C> {
                 self.activity.note(|activity| activity.given_up += 1);
             }
         }
+        let begins = frozen.position.segment;
         drop(frozen);
         written?;
+        if !self.commit_checkpoint(begins).await {
+            // An older checkpoint may be taken for the newest yet: what it needs stays.
+            return Ok(());
+        }
+        self.delete_old().await?;
         self.delete_dead().await
     }
 
@@ -252,10 +258,14 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         if written.is_ok() {
             place.sequence = sequence;
         }
-        let old = if written.is_ok() { std::mem::take(&mut place.old) } else { Vec::new() };
         *self.checkpoints.borrow_mut() = Some(place);
-        written?;
-        for segment in old {
+        written
+    }
+
+    /// Deletes the segments of checkpoints before the last.
+    async fn delete_old(&self) -> Result<(), LaneError> {
+        let old = self.checkpoints.borrow_mut().as_mut().map(|place| std::mem::take(&mut place.old));
+        for segment in old.unwrap_or_default() {
             self.segments.delete(segment, self.epoch).await?;
         }
         Ok(())

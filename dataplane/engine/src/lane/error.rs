@@ -28,6 +28,9 @@ pub enum LaneError {
     /// stored data or metadata is not what was written
     #[error("stored data is damaged: {0}; nothing wrong was returned")]
     Damaged(String),
+    /// what is newest is on a device that is not there
+    #[error("{0}; nothing was changed. Bring the device back that is missing")]
+    Absent(String),
     /// a store failed
     #[error(transparent)]
     Store(#[from] StoreError),

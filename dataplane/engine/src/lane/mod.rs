@@ -27,6 +27,7 @@ mod pages;
 mod place;
 mod ranges;
 mod read;
+mod repair;
 mod report;
 mod runs;
 mod scan;
@@ -49,7 +50,7 @@ use ashlar_env::buf::{BufPool, PoolPlan};
 use crate::chunks::Chunks;
 use crate::ids::{Epoch, LaneId, SegmentId};
 use crate::log::record::stored_bytes;
-use crate::log::{Applied, AppliedOp, Log, Sink};
+use crate::log::{Applied, AppliedOp, Coordinator, Log, Sink};
 use crate::map::Entry;
 use crate::segment::Segments;
 
@@ -63,6 +64,7 @@ pub use self::core::{SnapshotNumber, VolumeNumber};
 pub use self::disk::VolumeDisk;
 pub use self::error::LaneError;
 pub use self::open::Recovery;
+pub use self::repair::Copies;
 pub use self::report::{LaneReport, MapMemory, SnapshotReport, VolumeReport};
 pub use self::scrub::{ScrubDamage, ScrubReport};
 
@@ -85,6 +87,9 @@ struct Inner<E: Env, C: Chunks> {
     segments: Segments<C>,
     shared: Rc<Shared>,
     log: OnceCell<Log<E, C, Rc<Shared>>>,
+    /// Who decides that a replica, or an old checkpoint, counts no more.
+    coordinator: OnceCell<Rc<dyn Coordinator>>,
+    repair: repair::Repair,
     /// Where checkpoints are written.
     checkpoints: RefCell<Option<checkpoint::Place<C>>>,
     /// Where pages of the map are written.
@@ -211,6 +216,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         self.worked.notify();
         self.shared.grown.notify();
         self.orphaned.notify();
+        self.repair.wanted.notify();
         error
     }
 
@@ -231,6 +237,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             segments,
             shared: Rc::new(shared),
             log: OnceCell::new(),
+            coordinator: OnceCell::new(),
+            repair: repair::Repair::default(),
             checkpoints: RefCell::default(),
             pages: RefCell::default(),
             scratch,

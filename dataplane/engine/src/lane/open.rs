@@ -1,11 +1,13 @@
 //! Making a lane, and finding it again after a crash.
 //!
-//! 1. The newest whole checkpoint is found among the lane's checkpoint segments.
+//! 1. The newest whole checkpoint is found among the lane's checkpoint segments, on whichever device. With several copies
+//!    the coordinator knows how new it has to be: one that is older lies on a device that was away.
 //! 2. Its segment table is taken over, and where compaction put things is read from the segments that it wrote.
 //! 3. The log is recovered from the checkpoint's position: older writers are fenced, its end is settled, and what it
 //!    says is applied as it was the first time.
 //! 4. Chunks that neither the table nor the log knows are deleted: a checkpoint or a compaction that was not finished
-//!    left them.
+//!    left them. So are replicas that do not count: a replica of a complete segment is one that is sealed at the length
+//!    that the table knows, and only one that has all of it ever is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,7 +19,7 @@ use smallvec::SmallVec;
 use crate::chunks::{Chunk, Chunks, Seal, StoreError};
 use crate::ids::{Epoch, LaneId, SegmentId, SegmentKind};
 use crate::log::recover::{Event, RecoverError, recover};
-use crate::log::{Applied, AppliedOp, BlockSum, LocalCoordinator, Log, Place as LogPlace, Sink};
+use crate::log::{Applied, AppliedOp, BlockSum, Coordinator, LocalCoordinator, Log, Place as LogPlace, Sink};
 use crate::map::Shape;
 use crate::segment::{Segments, ShardSet};
 
@@ -85,14 +87,28 @@ impl<E: Env, C: Chunks> Lane<E, C> {
     /// # Errors
     /// What the stores say. What was begun is deleted by [`Self::discard`].
     pub async fn create(env: E, stores: Vec<C>, id: LaneId, config: LaneConfig) -> Result<Self, LaneError> {
-        let segments = Segments::new(id, stores);
+        Self::create_with(env, stores, id, Rc::new(LocalCoordinator::default()), config).await
+    }
+
+    /// The same with a coordinator of the caller's, which several replicas need.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_with(
+        env: E,
+        stores: Vec<C>,
+        id: LaneId,
+        coordinator: Rc<dyn Coordinator>,
+        config: LaneConfig,
+    ) -> Result<Self, LaneError> {
+        let segments = segments_of(&env, stores, id, &config);
         let epoch = Epoch(1);
         for store in segments.stores() {
             store.fence(id.group, epoch).await?;
         }
         let inner = Inner::new(env.clone(), epoch, config, segments.clone(), Core::new(config.shape));
         *inner.checkpoints.borrow_mut() = Some(Place { writer: None, old: Vec::new(), sequence: 0 });
-        let coordinator = Rc::new(LocalCoordinator::default());
+        assert!(inner.coordinator.set(Rc::clone(&coordinator)).is_ok(), "set once");
         let log =
             Log::create(env, segments, coordinator, epoch, config.log, Rc::clone(&inner.shared)).await?;
         assert!(inner.log.set(log).is_ok(), "set once");
@@ -111,13 +127,35 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         id: LaneId,
         config: LaneConfig,
     ) -> Result<(Self, Recovery), LaneError> {
-        let segments = Segments::new(id, stores);
+        Self::open_with(env, stores, id, Rc::new(LocalCoordinator::default()), config).await
+    }
+
+    /// The same with the coordinator that the lane had before.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`LaneError::Absent`] where the newest checkpoint is on a device that is not there.
+    pub async fn open_with(
+        env: E,
+        stores: Vec<C>,
+        id: LaneId,
+        coordinator: Rc<dyn Coordinator>,
+        config: LaneConfig,
+    ) -> Result<(Self, Recovery), LaneError> {
+        let segments = segments_of(&env, stores, id, &config);
         let (state, checkpoints) = newest(&segments).await?;
+        let known = coordinator.checkpoint(id);
+        if let Some(known) = known.filter(|known| state.sequence < known.sequence) {
+            let (found, wanted) = (state.sequence, known.sequence);
+            return Err(LaneError::Absent(format!(
+                "checkpoint {found} was found, and {wanted} is the newest"
+            )));
+        }
         let shape = Shape::new(u32::from(state.fanout_bits))
             .ok_or_else(|| LaneError::Damaged("the checkpoint has an impossible shape of maps".into()))?;
         let config = LaneConfig { shape, ..config };
         let newest = segments.list().iter().map(|(_, stat)| stat.epoch).max().unwrap_or(state.epoch);
-        let epoch = Epoch(newest.max(state.epoch).0 + 1);
+        let committed = known.map_or(Epoch(0), |known| known.epoch);
+        let epoch = Epoch(newest.max(state.epoch).max(committed).0 + 1);
         let core = core_of(&state, shape);
         let inner = Inner::new(env.clone(), epoch, config, segments.clone(), core);
         let place = Place { writer: None, old: checkpoints, sequence: state.sequence };
@@ -126,7 +164,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         inner.begin_departures(&state);
         inner.load_all().await?;
 
-        let coordinator = Rc::new(LocalCoordinator::default());
+        assert!(inner.coordinator.set(Rc::clone(&coordinator)).is_ok(), "set once");
         let mut events = Vec::new();
         let each = |event: Event<'_>| events.extend(Owned::of(event));
         let from = state.position;
@@ -136,6 +174,10 @@ impl<E: Env, C: Chunks> Lane<E, C> {
             // That a segment begins or ends is told even where nothing is in it.
             recovery.replayed += u64::from(!matches!(event, Owned::Opened(_) | Owned::Sealed(..)));
             inner.replay(event).await?;
+        }
+        // From here on what older checkpoints need goes.
+        if !inner.commit_checkpoint_of(state.sequence, state.position.segment).await {
+            return Err(LaneError::Absent("the control state cannot be written".into()));
         }
         recovery.orphans = inner.delete_orphans(recovered.position.segment).await?;
         let shared = Rc::clone(&inner.shared);
@@ -149,6 +191,9 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         inner.env.spawn(Rc::clone(&inner).run());
         inner.env.spawn(Rc::clone(&inner).keep_short());
         inner.env.spawn(Rc::clone(&inner).tend_orphans());
+        if inner.segments.is_replicated() {
+            inner.env.spawn(Rc::clone(&inner).keep_whole());
+        }
         Self(inner)
     }
 
@@ -194,6 +239,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         self.0.worked.notify();
         self.0.shared.grown.notify();
         self.0.orphaned.notify();
+        self.0.repair.wanted.notify();
         self.0.worked.wait_until(|| !self.0.running.get()).await;
     }
 
@@ -206,6 +252,17 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         self.abandon().await;
         saved
     }
+}
+
+/// The segments of a lane. With several stores one that does not answer is not waited for longer than the log would.
+fn segments_of<E: Env, C: Chunks>(env: &E, stores: Vec<C>, id: LaneId, config: &LaneConfig) -> Segments<C> {
+    let segments = Segments::new(id, stores);
+    let (env, time) = (env.clone(), config.log.answer_max);
+    segments.be_patient(move || {
+        let env = env.clone();
+        async move { env.sleep_until(env.now().plus(time)).await }
+    });
+    segments
 }
 
 /// The state in memory as a checkpoint knew it.
@@ -300,7 +357,8 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         for SegmentState { id, kind, hosts, sealed, birth, live } in state.segments.iter().cloned() {
             let place = match hosts {
                 None => {
-                    if self.segments.open(id, kind, self.segments.all()) == 0 {
+                    let shards = self.complete(id, kind, sealed);
+                    if self.segments.open(id, kind, shards) == 0 {
                         // What was live in it cannot be read; the rest of the group can.
                         self.segments.leave(id, ShardSet::first(crate::segment::SHARDS_MAX));
                     }
@@ -330,6 +388,18 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             self.seal_batches(segment.id, segment.kind, state.pages_bytes).await?;
         }
         Ok(())
+    }
+
+    /// The stores whose replicas of a segment are to be used: of a segment that is complete, those that were sealed so.
+    fn complete(&self, id: SegmentId, kind: SegmentKind, sealed: Option<u32>) -> ShardSet {
+        let all = self.segments.all();
+        let Some(len) = sealed.filter(|_| self.segments.is_replicated()) else { return all };
+        let is_whole = |shard: &u8| {
+            let stat = self.segments.store(*shard).stat(self.segments.find(id, kind, *shard));
+            stat.and_then(|stat| stat.sealed).is_some_and(|seal| seal.length == len)
+        };
+        let whole: ShardSet = all.iter().filter(is_whole).collect();
+        if whole.is_empty() { all } else { whole }
     }
 
     /// Reads from the batches of `host` where what it holds for others is.
@@ -364,31 +434,56 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         let limit = self.length_max(segment) as usize;
         let mut at = 0;
         while at + align <= limit {
-            let first = self.segments.read(segment, at as u32, self.scratch.alloc(align).await).await?;
-            let header = batch::peek(&first).filter(|header| {
-                let own = header.lane == self.id && header.segment == segment;
-                own && at + header.bytes() <= limit
-            });
-            let Some(header) = header else { break };
-            let start = at + header.items_at();
-            let (from, to) = self.cover(start, start + header.items as usize * ITEM_BYTES);
-            let read = self.segments.read(segment, from as u32, self.scratch.alloc(to - from).await).await?;
-            let Some(items) = batch::decode(&first[..HEADER_BYTES], &read[start - from..]) else { break };
+            let mut found = Ok(None);
+            for nth in 0..self.segments.shards(segment).len().max(1) {
+                found = self.batch_at(segment, nth, at, limit).await;
+                if matches!(found, Ok(Some(_))) {
+                    break;
+                }
+            }
+            let Some((header, items)) = found? else { break };
             each(items);
             at += header.bytes().next_multiple_of(align);
         }
         Ok(at as u32)
     }
 
-    /// How long a segment can be: what its first replica was sealed at, if it was.
+    /// The header and the items of the batch at byte `at` of a replica; `None` where there is none.
+    async fn batch_at(
+        &self,
+        segment: SegmentId,
+        nth: usize,
+        at: usize,
+        limit: usize,
+    ) -> Result<Option<(batch::Header, Vec<Item>)>, LaneError> {
+        let align = self.segments.align_bytes() as usize;
+        let buf = self.scratch.alloc(align).await;
+        let first = self.segments.read_from(segment, nth, at as u32, buf).await?;
+        let header = batch::peek(&first).filter(|header| {
+            let own = header.lane == self.id && header.segment == segment;
+            own && at + header.bytes() <= limit
+        });
+        let Some(header) = header else { return Ok(None) };
+        let start = at + header.items_at();
+        let (from, to) = self.cover(start, start + header.items as usize * ITEM_BYTES);
+        let buf = self.scratch.alloc(to - from).await;
+        let read = self.segments.read_from(segment, nth, from as u32, buf).await?;
+        let items = batch::decode(&first[..HEADER_BYTES], &read[start - from..]);
+        Ok(items.map(|items| (header, items)))
+    }
+
+    /// How long a segment can be: what a replica was sealed at, if one was.
     fn length_max(&self, segment: SegmentId) -> u32 {
         let kind = self.core().table.get(segment).map(|segment| segment.kind);
-        let shard = self.segments.shards(segment).iter().next();
-        let stat = kind.zip(shard).and_then(|(kind, shard)| {
-            self.segments.store(shard).stat(self.segments.chunk_id(segment, kind, shard))
-        });
-        let sealed = stat.and_then(|stat| stat.sealed).map(|seal| seal.length);
+        let shards = self.segments.shards(segment);
+        let sealed = shards.iter().find_map(|shard| self.sealed_on(segment, kind?, shard));
         sealed.unwrap_or_else(|| self.segments.segment_bytes())
+    }
+
+    /// At what length a replica was sealed, in bytes, if it was.
+    fn sealed_on(&self, segment: SegmentId, kind: SegmentKind, shard: u8) -> Option<u32> {
+        let stat = self.segments.store(shard).stat(self.segments.find(segment, kind, shard));
+        stat?.sealed.map(|seal| seal.length)
     }
 
     /// Seals a segment of batches where it ends: its writer is gone. One that is damaged before `bytes_min`, where it
@@ -402,7 +497,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
         if self.segments.shards(segment) == ShardSet::EMPTY {
             return Ok(());
         }
-        let length = self.each_batch(segment, |_| {}).await.unwrap_or(0);
+        let length = match self.segments.is_replicated() {
+            true => self.keep_longest(segment, kind, bytes_min).await,
+            false => self.each_batch(segment, |_| {}).await.unwrap_or(0),
+        };
         if length < bytes_min {
             self.immovable.borrow_mut().insert(segment);
             return Ok(());
@@ -411,7 +509,7 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             let store = self.segments.store(shard);
             // Its own fence comes first: an older writer must not go on after the seal.
             store.fence(self.id.group, self.epoch).await?;
-            if let Some(chunk) = store.open(self.segments.chunk_id(segment, kind, shard)) {
+            if let Some(chunk) = store.open(self.segments.find(segment, kind, shard)) {
                 chunk.seal(self.epoch, Seal { length, next: None }).await?;
             }
         }
@@ -419,6 +517,25 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             segment.sealed = Some(length);
         }
         Ok(())
+    }
+
+    /// Of a segment of batches that was being written uses the replicas that go furthest, if these go to `bytes_min`: one that
+    /// was left behind ends earlier. How far they go, in bytes.
+    async fn keep_longest(&self, segment: SegmentId, kind: SegmentKind, bytes_min: u32) -> u32 {
+        let (mut ends, limit) = (Vec::new(), self.segments.segment_bytes());
+        for shard in self.segments.shards(segment).iter() {
+            let end = match self.sealed_on(segment, kind, shard) {
+                Some(sealed) => sealed,
+                None => self.verified_end(segment, kind, shard, limit).await,
+            };
+            ends.push((shard, end));
+        }
+        let longest = ends.iter().map(|(_, end)| *end).max().unwrap_or(0);
+        if longest >= bytes_min {
+            let shorter = ends.iter().filter(|(_, end)| *end < longest).map(|(shard, _)| *shard);
+            self.segments.leave(segment, shorter.collect());
+        }
+        longest
     }
 
     /// Snapshots that were being deleted are again.
@@ -478,13 +595,24 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     async fn delete_orphans(&self, new: SegmentId) -> Result<u64, LaneError> {
         let orphans: Vec<_> = {
             let core = self.core();
-            let is_orphan = |id: &crate::ids::ChunkId| {
-                id.kind != SegmentKind::Checkpoint && id.segment != new && !core.table.is_here(id.segment)
+            let is_stale = |shard: u8, id: crate::ids::ChunkId| {
+                let is_complete = core.table.get(id.segment).is_some_and(|segment| segment.sealed.is_some());
+                let others = !self.segments.shards(id.segment).is_empty();
+                self.segments.is_replicated() && is_complete && others && !self.segments.is_replica(shard, id)
             };
-            self.segments.list().into_iter().filter(|(_, stat)| is_orphan(&stat.id)).collect()
+            let is_orphan = |shard: u8, id: crate::ids::ChunkId| {
+                let is_known = core.table.is_here(id.segment) && !is_stale(shard, id);
+                id.kind != SegmentKind::Checkpoint && id.segment != new && !is_known
+            };
+            let chunks = self.segments.list().into_iter();
+            chunks.filter(|(shard, stat)| is_orphan(*shard, stat.id)).collect()
         };
         for (shard, stat) in &orphans {
-            self.segments.store(*shard).delete(stat.id, self.epoch).await?;
+            match self.segments.store(*shard).delete(stat.id, self.epoch).await {
+                // It is found again when the device works.
+                Err(error) if self.segments.is_replicated() && error.is_of_device() => {}
+                deleted => deleted?,
+            }
         }
         Ok(orphans.len() as u64)
     }

@@ -55,12 +55,31 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             let (back, fault) = self.fetch(&entries, buf, replica).await;
             buf = back;
             let Some(fault) = fault else { return Ok(buf) };
+            self.suspect_all(&entries, replica);
             tries += 1;
-            let replicas_tried = tries >= self.segments.all().len();
+            let replicas_tried = tries >= self.tries_enough(&fault);
             let again = self.find(volume, first, entries.len()).await?;
             if (again == entries && replicas_tried && !self.was_moved(&entries)) || tries >= TRIES {
                 return Err(self.describe(&fault, volume, first));
             }
+        }
+    }
+
+    /// How many tries tell that data are damaged. Which replica is tried first may change on the way, and one that is made
+    /// again goes while it is read.
+    fn tries_enough(&self, fault: &Fault) -> usize {
+        match fault {
+            _ if !self.segments.is_replicated() => 1,
+            Fault::Store(StoreError::NotFound) => TRIES,
+            _ => 2 * self.segments.all().len(),
+        }
+    }
+
+    /// What holds these blocks gave something else, or nothing, as replica `nth`.
+    fn suspect_all(&self, entries: &[Entry], nth: usize) {
+        if self.segments.is_replicated() {
+            let runs = self.runs(entries).unwrap_or_default();
+            runs.iter().for_each(|run| self.suspect(run.segment, nth));
         }
     }
 
@@ -164,7 +183,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             let replica = tries % self.segments.all().len().max(1);
             match self.stored(page, replica).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(fault) => last = fault,
+                Err(fault) => {
+                    self.suspect_all(&[page], replica);
+                    last = fault;
+                }
             }
         }
         Err(match last {
@@ -209,19 +231,38 @@ impl<E: Env, C: Chunks> Inner<E, C> {
             }
         }
         for run in &runs {
-            let (from, to) = self.cover(run.start, run.end);
-            let cover = self.scratch.alloc(to - from).await;
-            let stored = match self.segments.read_from(run.segment, replica, from as u32, cover).await {
-                Ok(stored) => stored,
-                Err(error) => return (buf, Some(Fault::Store(error))),
-            };
             let out = &mut buf[run.first * BLOCK_BYTES..(run.first + run.count) * BLOCK_BYTES];
             let entries = &entries[run.first..run.first + run.count];
-            if unpack(entries, &stored[run.start - from..run.end - from], out, self.skips()).is_none() {
-                return (buf, Some(Fault::Checksum));
+            let mut fetched = self.fetch_run(entries, run, out, replica).await;
+            // Each run may have another replica that is sound.
+            for nth in 1..self.segments.all().len() {
+                if fetched.is_ok() {
+                    break;
+                }
+                self.suspect(run.segment, replica + nth - 1);
+                fetched = self.fetch_run(entries, run, out, replica + nth).await;
+            }
+            if let Err(fault) = fetched {
+                return (buf, Some(fault));
             }
         }
         (buf, None)
+    }
+
+    /// Fills `out` with the blocks of one run, from one replica.
+    async fn fetch_run(
+        &self,
+        entries: &[Entry],
+        run: &Run,
+        out: &mut [u8],
+        replica: usize,
+    ) -> Result<(), Fault> {
+        let (from, to) = self.cover(run.start, run.end);
+        let cover = self.scratch.alloc(to - from).await;
+        let read = self.segments.read_from(run.segment, replica, from as u32, cover).await;
+        let stored = read.map_err(Fault::Store)?;
+        let stored = &stored[run.start - from..run.end - from];
+        unpack(entries, stored, out, self.skips()).ok_or(Fault::Checksum)
     }
 
     /// The whole read is one run of blocks stored as they are: no copy.

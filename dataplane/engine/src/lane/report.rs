@@ -58,7 +58,7 @@ pub struct LaneReport {
     pub snapshots: Vec<SnapshotReport>,
     /// What lives in its segments, shared or not, maps included, in bytes.
     pub live_bytes: u64,
-    /// What its segments take on devices, a replica each, in bytes.
+    /// What its segments take on devices, all replicas together, in bytes.
     pub physical_bytes: u64,
     /// Bytes logged since the last checkpoint.
     pub logged_bytes: u64,
@@ -145,7 +145,7 @@ impl<E: Env, C: Chunks> Lane<E, C> {
         });
         let segments = core.table.sorted();
         let live: i64 = segments.iter().map(|(_, segment)| segment.live.now()).sum();
-        let chunks = self.0.segments.list().into_iter().filter(|(shard, _)| *shard == 0).count();
+        let chunks = self.0.segments.list().len();
         LaneReport {
             volumes: volumes.collect(),
             snapshots: snapshots.collect(),

@@ -24,6 +24,10 @@ impl<E: Env, C: Chunks> Inner<E, C> {
     ) -> Result<(), LaneError> {
         let sealed = self.core().table.get(segment).and_then(|segment| segment.sealed);
         let len = sealed.unwrap_or_else(|| self.segments.segment_bytes()) as usize;
+        if let Some(whole) = self.whole_of_any(segment).await {
+            *bytes = whole;
+            return Ok(());
+        }
         bytes.clear();
         bytes.reserve_exact(len);
         while bytes.len() < len {

@@ -7,8 +7,7 @@
 //! between any two. Segments that compaction takes away meanwhile are left out: their blocks were verified as they
 //! moved.
 //!
-//! Where a segment has several replicas, each is verified. Nothing is repaired yet: reads of a damaged block take the
-//! other replica by themselves.
+//! Where a segment has several replicas, each is verified, and one that is damaged is made again from the others.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,7 +43,7 @@ pub struct ScrubDamage {
     pub block: Option<u64>,
     /// The segment.
     pub segment: SegmentId,
-    /// Which replica of it, from 0.
+    /// The store of the replica, from 0.
     pub replica: u8,
     /// Where in it, in bytes.
     pub byte: u32,
@@ -98,8 +97,8 @@ impl<E: Env, C: Chunks> Lane<E, C> {
             (scrub.segments, scrub.segments_done) = (segments.len() as u64, 0);
         }
         for (segment, kind, len) in segments {
-            for replica in 0..inner.segments.shards(segment).len() {
-                let pass = Pass { inner, segment, kind, len, replica, bytes_per_second };
+            for shard in inner.segments.shards(segment).iter() {
+                let pass = Pass { inner, segment, kind, len, shard, bytes_per_second };
                 pass.run().await;
             }
             if inner.check().is_err() {
@@ -150,7 +149,7 @@ struct Pass<'a, E: Env, C: Chunks> {
     segment: SegmentId,
     kind: SegmentKind,
     len: usize,
-    replica: usize,
+    shard: u8,
     bytes_per_second: u64,
 }
 
@@ -170,8 +169,11 @@ impl<E: Env, C: Chunks> Pass<'_, E, C> {
                 Err(_) => return,
             },
         };
+        // What another replica has is put right at once, and no damage any more.
+        let mended = !flaws.is_empty() && self.inner.mend(self.segment, self.shard).await;
+        let flaws = if mended { Vec::new() } else { flaws };
         let mut scrub = self.inner.scrub.borrow_mut();
-        let replica = self.replica as u8;
+        let replica = self.shard;
         scrub.damages.retain(|(segment, other, _), _| (*segment, *other) != (self.segment, replica));
         for damage in flaws {
             if scrub.damages.len() < DAMAGES_MAX {
@@ -253,7 +255,7 @@ impl<E: Env, C: Chunks> Pass<'_, E, C> {
         let inner = self.inner;
         let began = inner.env.now();
         let buf = inner.scratch.alloc(len).await;
-        let read = inner.segments.read_from(self.segment, self.replica, from as u32, buf).await;
+        let read = inner.segments.read_shard(self.segment, self.shard, from as u32, buf).await;
         inner.scrub.borrow_mut().bytes += len as u64;
         let nanos = (len as u128 * 1_000_000_000 / u128::from(self.bytes_per_second.max(1))) as u64;
         inner.env.sleep_until(began.plus(Duration::from_nanos(nanos))).await;
@@ -310,7 +312,7 @@ impl<E: Env, C: Chunks> Pass<'_, E, C> {
             number: flaw.volume,
             block: flaw.block,
             segment: self.segment,
-            replica: self.replica as u8,
+            replica: self.shard,
             byte: flaw.byte,
             what: flaw.what,
         }

@@ -138,6 +138,11 @@ impl<C: Chunks> Stream<C> {
         Address { segment: self.writer.segment(), position: granules(self.writer.len() as usize) }
     }
 
+    /// The stores that it is written to.
+    pub fn shards(&self) -> crate::segment::ShardSet {
+        self.writer.shards()
+    }
+
     /// The bytes that are durable, once the stream is finished.
     pub fn durable_bytes(&self) -> u32 {
         self.writer.len()

@@ -7,7 +7,7 @@ use ashlar_env::Env;
 
 use crate::chunks::{Chunk, Chunks, Seal, StoreError};
 use crate::ids::{GRANULE_BYTES, SegmentId};
-use crate::segment::{ShardError, ShardSet, join_until, no_answer};
+use crate::segment::{Replica, ShardError, ShardSet, join_until, no_answer};
 
 use super::op::{Applied, AppliedOp, LogError, Op, Place, Position, Sink};
 use super::record::stored_bytes;
@@ -31,7 +31,11 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
                 drop(state);
                 self.fail(LogError::Fenced { fence });
             }
-            Err(error) => state.break_shard(ShardError { shard: done.shard, error }),
+            // A replica that was left behind may say so late, and its store have another replica by now.
+            Err(error) if state.in_flight.iter().any(|record| record.sequence == done.sequence) => {
+                state.break_shard(ShardError { shard: done.shard, error });
+            }
+            Err(_) => {}
         }
     }
 
@@ -98,20 +102,30 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
         let replicas = self.segments.replicas(segment).into_iter();
         let seals = replicas.map(|replica| async move { replica.chunk.seal(epoch, seal).await });
         let over = self.env.sleep_until(self.env.now().plus(self.config.answer_max));
+        let mut failures = Vec::new();
         for (shard, sealed) in shards.iter().zip(join_until(over, seals).await) {
             match sealed.unwrap_or_else(|| Err(no_answer())) {
                 Ok(()) => {}
                 Err(StoreError::Fenced { fence }) => return self.fail(LogError::Fenced { fence }),
-                Err(error) => {
-                    self.segments.leave(segment, ShardSet::of(shard));
-                    self.state.borrow_mut().break_shard(ShardError { shard, error });
-                    self.wake();
-                }
+                Err(error) => failures.push(ShardError { shard, error }),
             }
         }
-        if self.segments.shards(segment).is_empty() {
-            // The driver finds that no replica is left.
-            return;
+        if failures.len() == shards.len() {
+            // What is in it is only there: it can be read still, perhaps.
+            return failures.pop().map_or((), |failed| self.fail(failed.into()));
+        }
+        let old = self.segments.replicas(segment);
+        for failed in failures {
+            self.segments.leave(segment, ShardSet::of(failed.shard));
+            let fails =
+                |replica: &Replica<C::Chunk>| replica.shard == failed.shard && replica.chunk.is_failing();
+            let mut state = self.state.borrow_mut();
+            // The device may have been replaced by another since.
+            if !old.iter().any(fails) || state.current.replicas.iter().any(fails) {
+                state.break_shard(failed);
+            }
+            drop(state);
+            self.wake();
         }
         self.sink.segment_sealed(segment, seal.length);
         let settlers = {

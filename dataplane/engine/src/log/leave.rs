@@ -1,9 +1,10 @@
-//! Going on without a replica that failed or is too slow.
+//! Going on without a replica that failed or is too slow; and with one that has come back.
 //!
 //! Phases, one after the other; nothing is sent meanwhile and nothing acknowledged:
 //!
 //! 1. What is in flight on the other replicas ends.
-//! 2. The log gets a new segment on the replicas that are left: the one made ahead, or another.
+//! 2. The log gets a new segment on the replicas that are left: the one made ahead, or another; or the one that was made
+//!    on more stores.
 //! 3. The coordinator commits, oldest first, for each segment that the replica may lack records of: where it ends,
 //!    without whom, and where the log continues.
 //! 4. All records in flight are durable on every replica that counts: they are applied. The segment they ended in is
@@ -40,14 +41,14 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
             if self.others_end() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let Some(next) = self.next_on_healthy().await else { return };
+        let Some((next, broken)) = self.next_on_healthy().await else { return };
         if !self.config.planted.leave_uncommitted
-            && let Err(error) = self.commit(&next).await
+            && let Err(error) = self.commit(&next, broken).await
         {
             return self.fail(error);
         }
         if self.state.borrow().failed.is_none() {
-            self.go_on_in(next);
+            self.go_on_in(next, broken);
         }
     }
 
@@ -58,17 +59,29 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
         state.failed.is_some() || !state.in_flight.iter().any(|record| waits(record.pending))
     }
 
-    /// A new segment on the replicas that are left; `None` where the log has failed.
-    async fn next_on_healthy(self: &Rc<Self>) -> Option<Open<C::Chunk>> {
+    /// A new segment on the replicas that are left, and which are not; `None` where the log has failed.
+    async fn next_on_healthy(self: &Rc<Self>) -> Option<(Open<C::Chunk>, ShardSet)> {
         loop {
-            let (healthy, broken, spare) = {
+            let (healthy, broken, spare, wider) = {
                 let mut state = self.state.borrow_mut();
                 if state.failed.is_some() {
                     return None;
                 }
                 // A segment being made is not waited for: the broken replica may never answer.
                 let spare = std::mem::replace(&mut state.spare, Spare::Missing);
-                (state.healthy(), state.broken, spare)
+                // One that has failed meanwhile is no way out.
+                let wider = state.wider.take();
+                match wider.filter(|wider| !wider.shards().without(state.broken).is_empty()) {
+                    Some(wider) => (wider.shards().without(state.broken), state.broken, spare, Some(wider)),
+                    None => (state.healthy(), state.broken, spare, None),
+                }
+            };
+            let spare = match wider {
+                Some(wider) => {
+                    self.give_back(spare);
+                    Spare::Ready(wider)
+                }
+                None => spare,
             };
             if healthy.is_empty() {
                 let why = self.state.borrow_mut().breakage.clone().expect("a replica broke for a reason");
@@ -78,12 +91,12 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
             if let Spare::Ready(mut next) = spare {
                 next.replicas.retain(|replica| !broken.contains(replica.shard));
                 self.segments.leave(next.segment, broken);
-                return Some(next);
+                return Some((next, broken));
             }
             match self.make_segment(healthy).await {
                 Ok((segment, replicas)) => {
                     self.state.borrow_mut().full = false;
-                    return Some(Open { segment, replicas, end: 0 });
+                    return Some((Open { segment, replicas, end: 0 }, broken));
                 }
                 Err(failed) => match failed.error {
                     StoreError::Full => {
@@ -98,7 +111,7 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
     }
 
     /// Commits where the segments with records in flight end, and the present one.
-    async fn commit(&self, next: &Open<C::Chunk>) -> Result<(), LogError> {
+    async fn commit(&self, next: &Open<C::Chunk>, broken: ShardSet) -> Result<(), LogError> {
         let decisions = {
             let state = self.state.borrow();
             let decide = |segment, length, next, next_shards: ShardSet| Decision {
@@ -106,9 +119,9 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
                 epoch: self.epoch,
                 segment,
                 length,
-                without: self.segments.shards(segment).and(state.broken),
+                without: self.segments.shards(segment).and(broken),
                 next,
-                next_shards: next_shards.without(state.broken),
+                next_shards: next_shards.without(broken),
             };
             let mut decisions = Vec::new();
             for record in &state.in_flight {
@@ -128,10 +141,10 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
         Ok(())
     }
 
-    fn go_on_in(self: &Rc<Self>, next: Open<C::Chunk>) {
+    /// Goes on in `next` without those that the coordinator was told of; one that broke since has its turn after this.
+    fn go_on_in(self: &Rc<Self>, next: Open<C::Chunk>, broken: ShardSet) {
         let (ended, length) = {
             let mut state = self.state.borrow_mut();
-            let broken = state.broken;
             for record in &mut state.in_flight {
                 record.pending = record.pending.without(broken);
                 self.segments.leave(record.segment, broken);
@@ -144,6 +157,8 @@ impl<E: Env, C: Chunks, S: Sink> Shared<E, C, S> {
         {
             let mut state = self.state.borrow_mut();
             state.current = next;
+            // Whoever was left behind has no part in what is written from now on.
+            state.broken = state.broken.without(broken);
             state.applied = Position { segment, offset: 0, shards, ..state.applied };
             state.unsealed += 1;
         }

@@ -25,6 +25,9 @@
 //! segment on the others. They need not be sent again: they are durable on all replicas that still count. With one
 //! replica, or when all fail, the log fails for good ([`LogError::Failed`]).
 //!
+//! The same way it takes replicas in again ([`Log::widen`]): a new segment is made on more stores, the coordinator commits
+//! that the log continues there, and only then anything in it is acknowledged.
+//!
 //! # When the pool is full
 //!
 //! The segment made ahead is the reserve. When the one after it cannot be made, operations with data fail with
@@ -48,7 +51,7 @@ mod watch;
 mod writer;
 
 pub use config::{LogConfig, Planted};
-pub use coordinator::{Coordinator, Decision, LocalCoordinator, Refused};
+pub use coordinator::{CheckpointMin, Coordinator, Decision, LocalCoordinator, Refused};
 pub use op::{Applied, AppliedOp, LogError, Op, Place, Position, Sink};
 pub use record::BlockSum;
 pub use recover::{Event, RecoverError, Recovered, recover};

@@ -6,7 +6,7 @@ use std::task::Waker;
 use ashlar_env::Instant;
 
 use crate::ids::SegmentId;
-use crate::segment::{Replicas, SHARDS_MAX, ShardError, ShardSet};
+use crate::segment::{Replicas, SHARDS_MAX, ShardError, ShardSet, no_answer};
 
 use super::assemble::Assembler;
 use super::latency::Latency;
@@ -71,6 +71,8 @@ pub(super) struct State<K> {
     pub in_flight: VecDeque<InFlight>,
     pub current: Open<K>,
     pub spare: Spare<K>,
+    /// A segment on more stores than the present one, to go on in.
+    pub wider: Option<Open<K>>,
     pub tries: u64,
     /// The last try to make a segment found no space.
     pub full: bool,
@@ -103,15 +105,24 @@ impl<K> State<K> {
         self.current.shards().without(self.broken)
     }
 
-    /// Whether a replica that is written to has to be left behind.
+    /// Whether the log has to go on in a segment on other stores: a replica that is written to is to be left behind, or
+    /// another is to come back.
     pub fn must_leave(&self) -> bool {
-        self.failed.is_none() && !self.current.shards().and(self.broken).is_empty()
+        let leaves = !self.current.shards().and(self.broken).is_empty();
+        self.failed.is_none() && (leaves || self.wider.is_some())
     }
 
     /// Takes note that `failed.shard` does not count any more.
     pub fn break_shard(&mut self, failed: ShardError) {
-        self.broken = self.broken.with(ShardSet::of(failed.shard));
-        self.breakage = Some(failed);
+        let wider = self.wider.as_ref().map_or(ShardSet::EMPTY, Open::shards);
+        // One that was left behind already has no part in anything that is to come.
+        let has_part = self.current.shards().with(wider).contains(failed.shard);
+        // And the last one is waited for, however long it takes.
+        let is_last = self.healthy().without(ShardSet::of(failed.shard)).is_empty();
+        if has_part && !(is_last && failed.error == no_answer()) {
+            self.broken = self.broken.with(ShardSet::of(failed.shard));
+            self.breakage = Some(failed);
+        }
     }
 
     pub fn batch(&mut self) -> Vec<Queued> {

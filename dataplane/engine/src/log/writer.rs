@@ -146,6 +146,7 @@ impl<E: Env, C: Chunks, S: Sink> Log<E, C, S> {
             in_flight: Default::default(),
             current: open,
             spare: Spare::Missing,
+            wider: None,
             tries: 0,
             full: false,
             sequence: position.sequence,
@@ -243,6 +244,10 @@ impl<E: Env, C: Chunks, S: Sink> Log<E, C, S> {
     pub fn backlog(&self) -> usize {
         let state = self.handle.0.state.borrow();
         state.queue.len() + state.in_flight.iter().map(|record| record.ops.len()).sum::<usize>()
+    }
+
+    pub(super) fn shared(&self) -> &Rc<Shared<E, C, S>> {
+        &self.handle.0
     }
 
     /// The sink.

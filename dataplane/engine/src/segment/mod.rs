@@ -6,19 +6,20 @@
 //!
 //! A store's place in the list is the shard number of the chunks on it. Nothing is repaired in place, because chunks are
 //! append-only. A replica that is made again is written under a second name ([`Segments::copy_id`]) and takes the place
-//! of the first when it is sealed, so that at no time is there less than before. The log's recovery does that; for sealed
-//! segments that are damaged later, compaction writes what lives in them elsewhere.
+//! of the first when it is sealed, so that at no time is there less than before. The log's recovery does that, and the
+//! lane's repair for replicas that are missing or were damaged later.
 
 mod set;
 mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use ashlar_env::buf::BufMut;
+use ashlar_env::BufPool;
+use ashlar_env::buf::{BufMut, PoolPlan};
 use ashlar_env::disk::DiskError;
 use ashlar_env::slots::Slots;
 use rustc_hash::FxHashMap;
@@ -65,11 +66,28 @@ struct Inner<C: Chunks> {
     stores: Vec<C>,
     next: Cell<u32>,
     known: RefCell<FxHashMap<SegmentId, Known<C::Chunk>>>,
+    patience: RefCell<Option<Patience>>,
 }
+
+/// Gives futures that end when a store has had time enough to answer, where another has answered.
+type Patience = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ()>>>>;
 
 struct Known<K> {
     kind: SegmentKind,
     replicas: Replicas<K>,
+}
+
+impl<K: Chunk> Known<K> {
+    /// The replica to be tried after `nth` others: those on devices that work come first.
+    fn nth(&self, nth: usize) -> Option<&Replica<K>> {
+        let nth = nth % self.replicas.len().max(1);
+        if self.replicas.len() < 2 {
+            return self.replicas.first();
+        }
+        let sound = self.replicas.iter().filter(|replica| !replica.chunk.is_failing());
+        let failing = self.replicas.iter().filter(|replica| replica.chunk.is_failing());
+        sound.chain(failing).nth(nth)
+    }
 }
 
 impl<C: Chunks> Clone for Segments<C> {
@@ -88,8 +106,41 @@ impl<C: Chunks> Segments<C> {
         assert!((1..=SHARDS_MAX).contains(&stores.len()), "{} replicas", stores.len());
         let seen = stores.iter().flat_map(|store| store.list(Some(lane.group)));
         let last = seen.filter(|stat| stat.id.lane == lane).map(|stat| stat.id.segment.0).max();
-        let inner = Inner { lane, stores, next: Cell::new(last.unwrap_or(0) + 1), known: RefCell::default() };
+        let (next, known) = (Cell::new(last.unwrap_or(0) + 1), RefCell::default());
+        let inner = Inner { lane, stores, next, known, patience: RefCell::default() };
         Self { inner: Rc::new(inner) }
+    }
+
+    /// Takes a store that does not answer before the futures of `pause` end for failed, where others have answered.
+    pub fn be_patient<F: Future<Output = ()> + 'static>(&self, pause: impl Fn() -> F + 'static) {
+        let patience: Patience = Rc::new(move || Box::pin(pause()));
+        *self.inner.patience.borrow_mut() = Some(patience);
+    }
+
+    /// Ends when a store has had time enough; never for a single one.
+    pub(crate) fn patience(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        match &*self.inner.patience.borrow() {
+            Some(pause) if self.is_replicated() => pause(),
+            _ => Box::pin(std::future::pending()),
+        }
+    }
+
+    /// Whether segments have more than one replica when all is well.
+    #[must_use]
+    pub fn is_replicated(&self) -> bool {
+        self.inner.stores.len() > 1
+    }
+
+    /// The stores that a new segment could be made on now, those of `first` before others. Space is not asked for.
+    #[must_use]
+    pub fn placeable(&self, first: ShardSet) -> ShardSet {
+        let mut found = ShardSet::EMPTY;
+        for shard in first.iter().chain(self.all().without(first).iter()) {
+            if self.store(shard).can_hold(found.len()) {
+                found = found.with(ShardSet::of(shard));
+            }
+        }
+        found
     }
 
     /// The lane.
@@ -200,6 +251,30 @@ impl<C: Chunks> Segments<C> {
     ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
         // Checkpoints and compaction make space, and must always be able to.
         self.create_with(over, kind != SegmentKind::Log, kind, epoch, shards).await
+    }
+
+    /// Makes a segment on as many stores of `shards` as there are devices for, one at least: a device that fails is no
+    /// reason to stop, one that is full is.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_some(
+        &self,
+        reserved: bool,
+        kind: SegmentKind,
+        epoch: Epoch,
+        shards: ShardSet,
+    ) -> Result<(SegmentId, Replicas<C::Chunk>), ShardError> {
+        let placeable = self.placeable(ShardSet::EMPTY).and(shards);
+        let mut left = if placeable.is_empty() { shards } else { placeable };
+        loop {
+            match self.create_with(self.patience(), reserved, kind, epoch, left).await {
+                Err(failed) if failed.error.is_of_device() && left.len() > 1 => {
+                    left = left.without(ShardSet::of(failed.shard));
+                }
+                made => return made,
+            }
+        }
     }
 
     async fn create_with(
@@ -331,29 +406,37 @@ impl<C: Chunks> Segments<C> {
         all
     }
 
-    /// Fills `buf` from byte `offset` of the segment's first replica.
-    pub fn read(
-        &self,
-        segment: SegmentId,
-        offset: u32,
-        buf: BufMut,
-    ) -> impl Future<Output = Result<BufMut, StoreError>> + use<C> {
-        self.read_from(segment, 0, offset, buf)
+    /// Fills `buf` from byte `offset` of the segment, from any replica that can be read; with other memory where one could
+    /// not.
+    ///
+    /// # Errors
+    /// What the last replica's store said; [`StoreError::NotFound`] where there is none.
+    pub async fn read(&self, segment: SegmentId, offset: u32, buf: BufMut) -> Result<BufMut, StoreError> {
+        let len = buf.len();
+        let mut read = self.read_from(segment, 0, offset, buf).await;
+        for nth in 1..self.shards(segment).len() {
+            if read.is_ok() {
+                break;
+            }
+            let again = BufPool::on_heap(PoolPlan { limits: [1; 5] }).alloc(len).await;
+            read = self.read_from(segment, nth, offset, again).await;
+        }
+        read
     }
 
-    /// Fills `buf` from byte `offset` of the segment's replica number `replica` in [`Self::shards`], from 0: for a second
-    /// try where the first replica failed or gave bytes without their checksum.
+    /// Fills `buf` from byte `offset` of one of the segment's replicas: the one to be tried after `nth` others failed or
+    /// gave bytes without their checksum. Beyond the last one it begins anew.
     ///
-    /// [`StoreError::NotFound`] where there is no such replica.
+    /// [`StoreError::NotFound`] where there is none.
     pub fn read_from(
         &self,
         segment: SegmentId,
-        replica: usize,
+        nth: usize,
         offset: u32,
         buf: BufMut,
     ) -> impl Future<Output = Result<BufMut, StoreError>> + use<C> {
         let known = self.inner.known.borrow();
-        let replica = known.get(&segment).and_then(|known| known.replicas.get(replica)).cloned();
+        let replica = known.get(&segment).and_then(|known| known.nth(nth)).cloned();
         async move {
             match replica {
                 Some(replica) => replica.chunk.read(offset, buf).await,
@@ -362,28 +445,81 @@ impl<C: Chunks> Segments<C> {
         }
     }
 
+    /// Which store [`Self::read_from`] reads from.
+    #[must_use]
+    pub fn shard_of(&self, segment: SegmentId, nth: usize) -> Option<u8> {
+        let known = self.inner.known.borrow();
+        known.get(&segment).and_then(|known| known.nth(nth)).map(|replica| replica.shard)
+    }
+
+    /// The stores with replicas of a segment, in the order in which they are read.
+    #[must_use]
+    pub fn shards_in_order(&self, segment: SegmentId) -> SmallVec<[u8; SHARDS_MAX]> {
+        (0..self.shards(segment).len()).filter_map(|nth| self.shard_of(segment, nth)).collect()
+    }
+
+    /// Fills `buf` from byte `offset` of the segment's replica on the store of `shard`.
+    ///
+    /// [`StoreError::NotFound`] where there is none.
+    pub fn read_shard(
+        &self,
+        segment: SegmentId,
+        shard: u8,
+        offset: u32,
+        buf: BufMut,
+    ) -> impl Future<Output = Result<BufMut, StoreError>> + use<C> {
+        let replica = self.replicas(segment).into_iter().find(|replica| replica.shard == shard);
+        async move {
+            match replica {
+                Some(replica) => replica.chunk.read(offset, buf).await,
+                None => Err(StoreError::NotFound),
+            }
+        }
+    }
+
+    /// Takes `replica` for the one on its store from now on.
+    pub fn replace(&self, segment: SegmentId, replica: Replica<C::Chunk>) {
+        if let Some(known) = self.inner.known.borrow_mut().get_mut(&segment) {
+            known.replicas.retain(|other| other.shard != replica.shard);
+            known.replicas.push(replica);
+            known.replicas.sort_by_key(|replica| replica.shard);
+        }
+    }
+
+    /// Whether chunk `id` is what is known as a replica of its segment.
+    #[must_use]
+    pub fn is_replica(&self, shard: u8, id: ChunkId) -> bool {
+        self.shards(id.segment).contains(shard) && self.find(id.segment, id.kind, shard) == id
+    }
+
     /// Deletes the replicas of a segment and forgets it. Reads that follow find nothing. Ready when durable.
     ///
     /// # Errors
     /// The first store that fails; what it holds is then found again by the next recovery.
     pub async fn delete(&self, segment: SegmentId, epoch: Epoch) -> Result<(), ShardError> {
         let Some(known) = self.inner.known.borrow_mut().remove(&segment) else { return Ok(()) };
-        let shards = known.replicas.iter().map(|replica| replica.shard);
-        let names = shards.flat_map(|shard| {
-            let (first, copy) =
-                (self.chunk_id(segment, known.kind, shard), self.copy_id(segment, known.kind, shard));
-            [(shard, first), (shard, copy)]
-        });
-        let delete = |(shard, id): (u8, ChunkId)| {
-            let gone = self.store(shard).delete(id, epoch);
-            async move { (shard, gone.await) }
+        // Of a lane with several replicas a store may have one that does not count any more.
+        let shards: Vec<u8> = match self.is_replicated() {
+            true => self.all().iter().collect(),
+            false => known.replicas.iter().map(|replica| replica.shard).collect(),
         };
+        let names: Vec<(u8, ChunkId)> = shards
+            .into_iter()
+            .flat_map(|shard| {
+                let (first, copy) =
+                    (self.chunk_id(segment, known.kind, shard), self.copy_id(segment, known.kind, shard));
+                [(shard, first), (shard, copy)]
+            })
+            .filter(|(shard, id)| !self.is_replicated() || self.store(*shard).stat(*id).is_some())
+            .collect();
+        let gone = names.iter().map(|(shard, id)| self.store(*shard).delete(*id, epoch));
         let mut result = Ok(());
-        for (shard, gone) in join(names.map(delete)).await {
-            if let Err(error) = gone
-                && error != StoreError::NotFound
-            {
-                result = result.and(Err(ShardError { shard, error }));
+        for ((shard, _), gone) in names.iter().zip(join_until(self.patience(), gone).await) {
+            match gone.unwrap_or_else(|| Err(no_answer())) {
+                Ok(()) | Err(StoreError::NotFound) => {}
+                // What is left on it is found when it comes back.
+                Err(error) if self.is_replicated() && error.is_of_device() => {}
+                Err(error) => result = result.and(Err(ShardError { shard: *shard, error })),
             }
         }
         result

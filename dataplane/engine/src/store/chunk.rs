@@ -361,6 +361,10 @@ impl<E: Spawn + 'static, D: Disk> Chunk for LocalChunk<E, D> {
         }
     }
 
+    fn is_failing(&self) -> bool {
+        self.store.device.is_failed()
+    }
+
     fn seal(&self, epoch: Epoch, seal: Seal) -> impl Future<Output = Result<(), StoreError>> + 'static {
         self.begin_seal(epoch, seal)
     }

@@ -35,7 +35,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    fn begin(self, trouble: &Trouble, env: &SimEnv) {
+    pub fn begin(self, trouble: &Trouble, env: &SimEnv) {
         match self {
             Self::Failing => trouble.failing.set(true),
             Self::Gone => trouble.gone.set(true),
@@ -45,7 +45,7 @@ impl Fault {
         }
     }
 
-    fn end(trouble: &Trouble) {
+    pub fn end(trouble: &Trouble) {
         trouble.failing.set(false);
         trouble.gone.set(false);
         trouble.hangs.set(false);
@@ -54,7 +54,7 @@ impl Fault {
     }
 
     /// Whether hosts may see errors.
-    fn shows(self) -> bool {
+    pub fn shows(self) -> bool {
         !matches!(self, Self::Hangs | Self::Slow)
     }
 }

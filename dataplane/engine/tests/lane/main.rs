@@ -10,6 +10,7 @@ mod host;
 mod kept;
 mod planted;
 mod random;
+mod replicas;
 mod rules;
 mod several;
 mod space;

@@ -26,7 +26,7 @@ pub struct Story {
 
 impl Story {
     /// Writers on every volume, and the administrator; the counter says how many are still at work.
-    fn work(&self, lane: &SimLane) -> Rc<Cell<u32>> {
+    pub fn work(&self, lane: &SimLane) -> Rc<Cell<u32>> {
         let busy = Rc::new(Cell::new(1));
         let steps = self.steps;
         for host in self.admin.hosts() {

@@ -1,21 +1,29 @@
 //! A node with a disk or two, and a lane on them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ashlar_engine::chunks::Chunks;
 use ashlar_engine::groups::reserve_slots;
-use ashlar_engine::ids::{GroupId, LaneId};
+use ashlar_engine::ids::{GroupId, LaneId, SegmentId};
 use ashlar_engine::lane::{Lane, LaneConfig, LaneError, Recovery};
-use ashlar_engine::log::LogConfig;
+use ashlar_engine::log::{CheckpointMin, Coordinator, Decision, LocalCoordinator, LogConfig, Refused};
 use ashlar_engine::map::Shape;
+use ashlar_engine::store::pool::{CopyStore, Pool};
 use ashlar_engine::store::{ChunkStore, FormatOptions};
+use ashlar_env::{Clock, Rng};
 use ashlar_sim::{Control, Crash, DiskGeometry, DiskId, NodeId, SimEnv};
 
 use super::disk::{Fate, TestDisk, Trouble};
 
-pub type Store = ChunkStore<SimEnv, TestDisk>;
+pub type Store = CopyStore<SimEnv, TestDisk>;
 pub type SimLane = Lane<SimEnv, Store>;
+
+const CLUSTER: uuid::Uuid = uuid::Uuid::from_u128(99);
 
 pub const LANE: LaneId = LaneId { group: GroupId(0x11), lane: 0 };
 
@@ -41,6 +49,49 @@ pub fn tiny(seed: u64) -> LaneConfig {
     }
 }
 
+/// A coordinator that takes time, and whose decisions survive crashes.
+struct Committee {
+    env: SimEnv,
+    kept: LocalCoordinator,
+}
+
+async fn think(env: SimEnv) {
+    let time = Duration::from_micros(env.random_below(2000));
+    env.sleep_until(env.now().plus(time)).await;
+}
+
+type Committed = Pin<Box<dyn Future<Output = Result<(), Refused>>>>;
+
+impl Coordinator for Committee {
+    fn commit_seal(&self, decision: Decision) -> Committed {
+        let (env, kept) = (self.env.clone(), self.kept.clone());
+        Box::pin(async move {
+            think(env.clone()).await;
+            let done = kept.commit_seal(decision).await;
+            think(env).await;
+            done
+        })
+    }
+
+    fn decision(&self, lane: LaneId, segment: SegmentId) -> Option<Decision> {
+        self.kept.decision(lane, segment)
+    }
+
+    fn commit_checkpoint(&self, checkpoint: CheckpointMin) -> Committed {
+        let (env, kept) = (self.env.clone(), self.kept.clone());
+        Box::pin(async move {
+            think(env.clone()).await;
+            let done = kept.commit_checkpoint(checkpoint).await;
+            think(env).await;
+            done
+        })
+    }
+
+    fn checkpoint(&self, lane: LaneId) -> Option<CheckpointMin> {
+        self.kept.checkpoint(lane)
+    }
+}
+
 #[derive(Clone)]
 pub struct World {
     pub control: Control,
@@ -49,6 +100,11 @@ pub struct World {
     pub fate: Rc<Fate>,
     /// What is wrong with each disk.
     pub troubles: Vec<Rc<Trouble>>,
+    /// Disks that are not found when stores are opened.
+    pub absent: Rc<RefCell<BTreeSet<usize>>>,
+    /// On how many of the disks each segment is.
+    pub copies: usize,
+    pub decisions: LocalCoordinator,
     pub config: LaneConfig,
     pub slot_bytes: u32,
     /// Numbers of writers that were given out.
@@ -68,6 +124,9 @@ impl World {
             node,
             fate: Rc::default(),
             troubles: disks.iter().map(|_| Rc::default()).collect(),
+            absent: Rc::default(),
+            copies: 1,
+            decisions: LocalCoordinator::default(),
             disks,
             config,
             slot_bytes: 64 << 10,
@@ -102,22 +161,29 @@ impl World {
         self.fate.is_dead.set(false);
     }
 
+    fn coordinator(&self) -> Rc<dyn Coordinator> {
+        Rc::new(Committee { env: self.env(), kept: self.decisions.clone() })
+    }
+
     /// Formats all disks.
     pub async fn format(&self) -> Vec<Store> {
-        let mut stores = Vec::new();
+        let pool = Pool::new(&self.env(), CLUSTER);
         for at in 0..self.disks.len() {
             let device = uuid::Uuid::from_u128(1 + u128::from(self.disks[at].0));
             let options = FormatOptions {
                 slot_bytes: self.slot_bytes,
                 fence_entries: 4,
-                ..FormatOptions::new(device, uuid::Uuid::from_u128(99))
+                ..FormatOptions::new(device, CLUSTER)
             };
-            let store =
-                ChunkStore::format(self.env(), self.disk(at), options).await.expect("the disk is blank");
-            store.set_reserve(reserve_slots(store.info().slots));
-            stores.push(store);
+            let store = ChunkStore::format(self.env(), self.disk(at), options).await;
+            self.add(&pool, store.expect("the disk is blank")).await;
         }
-        stores
+        CopyStore::all(&pool, self.copies)
+    }
+
+    async fn add(&self, pool: &Pool<SimEnv, TestDisk>, store: ChunkStore<SimEnv, TestDisk>) {
+        store.set_reserve(reserve_slots(store.info().slots));
+        pool.add(store).await.expect("disks are alike");
     }
 
     pub async fn create(&self, stores: &[Store]) -> SimLane {
@@ -125,21 +191,25 @@ impl World {
     }
 
     pub async fn create_lane(&self, stores: &[Store], lane: LaneId) -> SimLane {
-        Lane::create(self.env(), stores.to_vec(), lane, self.config).await.expect("there is space")
+        let made =
+            Lane::create_with(self.env(), stores.to_vec(), lane, self.coordinator(), self.config).await;
+        made.expect("there is space")
     }
 
     /// The stores, as a start finds them.
     pub async fn stores(&self) -> Vec<Store> {
-        let mut stores = Vec::new();
+        let pool = Pool::new(&self.env(), CLUSTER);
         for at in 0..self.disks.len() {
-            let store = ChunkStore::open(self.env(), self.disk(at)).await.expect("the store was formatted");
-            store.set_reserve(reserve_slots(store.info().slots));
-            stores.push(store);
+            if !self.absent.borrow().contains(&at) {
+                let store = ChunkStore::open(self.env(), self.disk(at)).await;
+                self.add(&pool, store.expect("the store was formatted")).await;
+            }
         }
-        stores
+        CopyStore::all(&pool, self.copies)
     }
 
     pub async fn open(&self) -> Result<(SimLane, Recovery), LaneError> {
-        Lane::open(self.env(), self.stores().await, LANE, self.config).await
+        let stores = self.stores().await;
+        Lane::open_with(self.env(), stores, LANE, self.coordinator(), self.config).await
     }
 }

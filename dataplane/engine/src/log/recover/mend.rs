@@ -29,7 +29,7 @@ impl<C: Chunks> Recovery<'_, C> {
     pub async fn plan(&self, one: &Walked) -> Result<Plan, RecoverError> {
         let seal = one.seal();
         let mut plan = Plan::default();
-        for shard in one.members.and(self.reachable).iter() {
+        for shard in one.members.without(one.lost).iter() {
             match action(&self.look(one, shard, &seal).await) {
                 Action::Ignore | Action::Keep => {}
                 Action::Seal => plan.seal = plan.seal.with(ShardSet::of(shard)),
@@ -51,7 +51,7 @@ impl<C: Chunks> Recovery<'_, C> {
         for shard in plan.remake.iter() {
             self.remake(one, shard, &whole).await?;
         }
-        self.segments.open(one.segment, SegmentKind::Log, one.members.and(self.reachable));
+        self.segments.open(one.segment, SegmentKind::Log, one.members.without(one.lost));
         Ok(())
     }
 

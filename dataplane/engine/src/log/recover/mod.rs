@@ -26,7 +26,8 @@
 //! # Phases
 //!
 //! 1. Fence. 2. Walk and replay (`walk.rs`), and check the end (`end.rs`). 3. Delete segments that were made ahead and never used. 4. Make the new
-//!    segment. 5. Commit the end of each segment that has a replica out of reach, without that one. 6. Bring each replica
+//!    segment. 5. Commit the end of each segment that has a replica out of reach, or gone with no device for another,
+//!    without that one. 6. Bring each replica
 //!    in reach to its segment's end, as the table in `table.rs` says, and seal it. One that has to be made again is written
 //!    beside what there is of it, which counts until the new one is sealed.
 //!
@@ -44,7 +45,7 @@ use std::future::Future;
 
 use ashlar_env::Env;
 
-use crate::chunks::{Chunks, StoreError};
+use crate::chunks::{Chunk, Chunks, StoreError};
 use crate::ids::{Epoch, SegmentId, SegmentKind};
 use crate::segment::{Replicas, SHARDS_MAX, Segments, ShardError, ShardSet, join_until};
 
@@ -160,9 +161,11 @@ pub async fn recover<E: Env, C: Chunks>(
     let (walked, end) = recovery.walk(from, &mut each).await?;
     recovery.check_end(&walked, &end).await?;
     recovery.delete_unused(&walked).await?;
-    let (segment, replicas) = segments.create_reserved(SegmentKind::Log, epoch, reachable).await?;
-    let position = Position { segment, offset: 0, shards: reachable, ..end };
-    let walked = link(walked, &position);
+    let (segment, replicas) = segments.create_some(true, SegmentKind::Log, epoch, reachable).await?;
+    let shards = replicas.iter().map(|replica| replica.shard).collect();
+    let position = Position { segment, offset: 0, shards, ..end };
+    let mut walked = link(walked, &position);
+    walked.iter_mut().for_each(|one| one.lost = recovery.lost(one));
     recovery.commit(&walked).await?;
     for one in &walked {
         let plan = recovery.plan(one).await?;
@@ -233,16 +236,49 @@ impl<C: Chunks> Recovery<'_, C> {
             if stat.epoch > self.epoch {
                 return Err(RecoverError::Fenced { fence: stat.epoch.0 });
             }
-            self.delete(shard, stat.id).await?;
+            match self.delete(shard, stat.id).await {
+                // It is in nobody's way, and found again by the next recovery.
+                Err(RecoverError::Store(failed))
+                    if self.segments.is_replicated() && failed.error.is_of_device() => {}
+                deleted => deleted?,
+            }
         }
         Ok(())
     }
 
-    /// Commits, oldest first, where a segment ends and which of its replicas do not count any more: where one is out of
-    /// reach, and where the next segment has other replicas.
+    /// The replicas of `one` that are not to count any more: on stores out of reach; on devices that take no seal; and those
+    /// that are not there, where no device could take another. Never all of them.
+    fn lost(&self, one: &Walked) -> ShardSet {
+        let away = one.members.without(self.reachable);
+        if !self.segments.is_replicated() {
+            return away;
+        }
+        let (mut lost, mut kept) = (away, 0);
+        let mut missing = ShardSet::EMPTY;
+        for shard in one.members.without(away).iter() {
+            let id = self.segments.find(one.segment, SegmentKind::Log, shard);
+            match self.segments.store(shard).open(id) {
+                Some(chunk) if chunk.is_failing() => lost = lost.with(ShardSet::of(shard)),
+                Some(_) => kept += 1,
+                None => missing = missing.with(ShardSet::of(shard)),
+            }
+        }
+        if kept == 0 {
+            return away;
+        }
+        for shard in missing.iter() {
+            match self.segments.store(shard).can_hold(kept) {
+                true => kept += 1,
+                false => lost = lost.with(ShardSet::of(shard)),
+            }
+        }
+        lost
+    }
+
+    /// Commits, oldest first, where a segment ends and which of its replicas do not count any more: where one is lost, and where the next segment has other replicas.
     async fn commit(&self, walked: &[Walked]) -> Result<(), RecoverError> {
         for one in walked {
-            let lost = one.members.without(self.reachable);
+            let lost = one.lost;
             let (next, next_shards) = one.next.expect("the segments are linked");
             if lost.is_empty() && next_shards == one.shards {
                 continue;

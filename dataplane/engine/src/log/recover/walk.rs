@@ -15,6 +15,8 @@ pub(super) struct Walked {
     /// The replicas it was made with, and those of them that count.
     pub shards: ShardSet,
     pub members: ShardSet,
+    /// Those of them that count no more from this recovery on: out of reach, or gone with no device for another.
+    pub lost: ShardSet,
     /// The chain at the place where the walk entered it.
     pub entered: Chain,
     /// The agreed end, in bytes.
@@ -105,6 +107,7 @@ impl<C: Chunks> Recovery<'_, C> {
             segment,
             shards: at.shards,
             members,
+            lost: ShardSet::EMPTY,
             entered,
             end: chain.offset,
             is_sealed: seal.is_some(),

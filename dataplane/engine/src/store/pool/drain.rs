@@ -11,7 +11,7 @@ use ashlar_codec::crc32c_append;
 use ashlar_env::{Disk, Spawn};
 use uuid::Uuid;
 
-use super::{Inner, Place, Pool, PoolError};
+use super::{Inner, Place, Pool, PoolError, Wish};
 use crate::chunks::{Chunk, ChunkStat, Chunks, Seal, StoreError};
 use crate::ids::ChunkId;
 use crate::store::{ChunkStore, LocalChunk};
@@ -125,7 +125,7 @@ impl<E: Spawn + Clone + 'static, D: Disk> Inner<E, D> {
         let Some(seal) = stat.sealed.filter(|_| place.device.get() == from) else { return Moved::Stays };
         let begin = |store: ChunkStore<E, D>| store.begin_copy(stat);
         loop {
-            let copy = match self.try_stores(place, Some(from), false, begin).await {
+            let copy = match self.try_stores(place, Some(from), false, &Wish::default(), begin).await {
                 Ok(copy) => copy,
                 Err(error) => return Moved::NoPlace(error),
             };

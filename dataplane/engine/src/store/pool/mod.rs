@@ -1,13 +1,14 @@
 //! Several chunk stores of one node as one.
 //!
-//! A new chunk goes to the store with most free space, and to one that has no other shard of the same segment as long
-//! as there is one. Reads and appends go straight to the store that has the chunk: a handle knows it. Fences are raised
+//! A new chunk goes to the store with most free space of those that have no other shard of the same segment; where there
+//! is none, it is refused. Reads and appends go straight to the store that has the chunk: a handle knows it. Fences are raised
 //! on every store, so it does not matter which one a writer's chunks are on; a store that comes to the pool takes over
 //! the pool's fences, and the pool its, before it gets a chunk.
 //!
 //! A store is *drained* before its device is removed ([`Pool::drain`]): it gets no new chunks, and sealed chunks move to
 //! other stores, while they are read. Open chunks stay: their writer sees to it that they are sealed or deleted.
 
+mod copies;
 mod drain;
 mod error;
 
@@ -19,6 +20,7 @@ use std::rc::Rc;
 
 use ashlar_env::buf::{Buf, BufMut, BufPool, PoolPlan};
 use ashlar_env::{Disk, Spawn};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::carry::{Carried, Carrier};
@@ -28,6 +30,8 @@ use super::wait::Waiters;
 use super::{ChunkStore, LocalChunk};
 use crate::chunks::{Chunk, ChunkStat, Chunks, Seal, StoreError, StoreInfo};
 use crate::ids::{ChunkId, Epoch, GroupId};
+use crate::segment::SHARDS_MAX;
+pub use copies::CopyStore;
 pub use drain::{Drained, Progress};
 pub use error::PoolError;
 
@@ -46,6 +50,8 @@ struct Inner<E, D> {
     id: Uuid,
     members: RefCell<Vec<Rc<Member<E, D>>>>,
     places: RefCell<BTreeMap<ChunkId, Rc<Place<E, D>>>>,
+    /// Chunks whose names others on other stores have, which are used.
+    shadowed: RefCell<Vec<(Uuid, ChunkId)>>,
     carrier: Rc<Carrier>,
     /// A chunk has come to rest.
     rested: Waiters,
@@ -59,6 +65,18 @@ struct Member<E, D> {
     /// It gets no new chunks.
     closed: Cell<bool>,
 }
+
+/// Where a chunk is wanted, if it can be.
+#[derive(Clone, Default)]
+struct Wish {
+    /// There rather than elsewhere.
+    on: Option<Uuid>,
+    /// There only if nowhere else.
+    off: SmallVec<[Uuid; 4]>,
+}
+
+/// How well a store suits a chunk: it is where it is wanted, it is not where it is not, and free slots.
+type Rank = (bool, bool, u32);
 
 /// Where a chunk is.
 struct Place<E, D> {
@@ -132,6 +150,10 @@ impl<E: Spawn + Clone + 'static, D: Disk> Chunk for PoolChunk<E, D> {
         }
     }
 
+    fn is_failing(&self) -> bool {
+        self.place.chunk.borrow().as_ref().is_none_or(Chunk::is_failing)
+    }
+
     fn seal(&self, epoch: Epoch, seal: Seal) -> impl Future<Output = Result<(), StoreError>> + 'static {
         let begun = self.place.chunk().map(|chunk| chunk.begin_seal(epoch, seal));
         async move { begun.ok_or(StoreError::NotFound)?.await }
@@ -146,6 +168,7 @@ impl<E: Spawn + Clone + 'static, D: Disk> Pool<E, D> {
             id,
             members: RefCell::default(),
             places: RefCell::default(),
+            shadowed: RefCell::default(),
             carrier: Carrier::start(env),
             rested: Waiters::default(),
             scratch: BufPool::on_heap(PoolPlan { limits: [1, 0, 0, 1, 0] }),
@@ -157,6 +180,22 @@ impl<E: Spawn + Clone + 'static, D: Disk> Pool<E, D> {
     #[must_use]
     pub fn stores(&self) -> Vec<ChunkStore<E, D>> {
         self.inner.members.borrow().iter().map(|member| member.store.clone()).collect()
+    }
+
+    /// How many devices get new chunks, whether or not they have space.
+    #[must_use]
+    pub fn devices_that_take(&self) -> usize {
+        let members = self.inner.members.borrow();
+        members.iter().filter(|member| !member.closed.get() && !member.store.info().failed).count()
+    }
+
+    /// Lets a store get no new chunks from now on; what is on it stays.
+    ///
+    /// # Errors
+    /// [`PoolError::Unknown`]
+    pub fn close(&self, device: Uuid) -> Result<(), PoolError> {
+        self.inner.member(device)?.closed.set(true);
+        Ok(())
     }
 
     /// Takes a store into the pool, with its chunks.
@@ -206,6 +245,21 @@ impl<E: Spawn + Clone + 'static, D: Disk> Pool<E, D> {
         Ok(())
     }
 
+    /// Deletes what is left of `group` under names that complete chunks on other stores have: for a group that was opened
+    /// with those.
+    pub async fn delete_shadowed(&self, group: GroupId) {
+        let all = std::mem::take(&mut *self.inner.shadowed.borrow_mut());
+        for (device, id) in all {
+            let is_complete = self.stat(id).is_some_and(|stat| stat.sealed.is_some());
+            if id.lane.group != group || !is_complete {
+                self.inner.shadowed.borrow_mut().push((device, id));
+            } else if let Ok(member) = self.inner.member(device) {
+                // If that fails the store has: it is found again when it is added the next time.
+                let _ = member.store.give_up(id).await;
+            }
+        }
+    }
+
     /// Takes a store out of the pool. Without `force` it must be empty; with it, the pool forgets the chunks on it:
     /// those are the result.
     ///
@@ -233,12 +287,13 @@ impl<E: Spawn + Clone + 'static, D: Disk> Pool<E, D> {
         id: ChunkId,
         epoch: Epoch,
         from_reserve: bool,
+        wish: Wish,
     ) -> Carried<Result<PoolChunk<E, D>, StoreError>> {
         let place = self.inner.claim(id);
         let inner = Rc::clone(&self.inner);
         self.inner.carrier.run(async move {
             let place = place?;
-            match inner.create(&place, epoch, from_reserve).await {
+            match inner.create(&place, epoch, from_reserve, &wish).await {
                 Ok(chunk) => {
                     place.device.set(chunk.store().device());
                     *place.chunk.borrow_mut() = Some(chunk);
@@ -305,6 +360,10 @@ impl<E: Spawn + Clone + 'static, D: Disk> Inner<E, D> {
         let other_failed = self.member(place.device.get()).is_ok_and(|member| member.store.info().failed);
         let is_equal = stat.sealed.is_some() && other.as_ref().is_some_and(|other| other.stat() == stat);
         let is_better = stat.sealed.is_some() && other.is_some_and(|other| other.stat().sealed.is_none());
+        if !is_equal {
+            let unused = if is_better { place.device.get() } else { device };
+            self.shadowed.borrow_mut().push((unused, stat.id));
+        }
         if (is_equal && other_failed && !member.store.info().failed) || is_better {
             *place.chunk.borrow_mut() = Some(chunk);
             place.device.set(device);
@@ -333,9 +392,10 @@ impl<E: Spawn + Clone + 'static, D: Disk> Inner<E, D> {
         place: &Place<E, D>,
         epoch: Epoch,
         from_reserve: bool,
+        wish: &Wish,
     ) -> Result<LocalChunk<E, D>, StoreError> {
         let begin = |store: ChunkStore<E, D>| store.begin_create(place.id, epoch, from_reserve);
-        self.try_stores(place, None, from_reserve, begin).await
+        self.try_stores(place, None, from_reserve, wish, begin).await
     }
 
     /// Tries stores, the best first, until one takes the chunk, or refuses it for a reason that is the same everywhere.
@@ -344,15 +404,16 @@ impl<E: Spawn + Clone + 'static, D: Disk> Inner<E, D> {
         place: &Place<E, D>,
         except: Option<Uuid>,
         from_reserve: bool,
+        wish: &Wish,
         begin: impl Fn(ChunkStore<E, D>) -> F,
     ) -> Result<LocalChunk<E, D>, StoreError>
     where
         F: Future<Output = Result<LocalChunk<E, D>, StoreError>>,
     {
         let mut tried: Vec<Uuid> = except.into_iter().collect();
-        let mut last = StoreError::Full;
+        let mut last = if self.is_alone(place.id, &tried) { StoreError::NoDevice } else { StoreError::Full };
         loop {
-            let Some(store) = self.best(place.id, &tried, from_reserve) else { break };
+            let Some(store) = self.best(place.id, &tried, from_reserve, wish) else { break };
             tried.push(store.device());
             // Siblings made at the same time see where this one goes.
             place.coming.set(Some(store.device()));
@@ -368,32 +429,46 @@ impl<E: Spawn + Clone + 'static, D: Disk> Inner<E, D> {
         Err(last)
     }
 
-    /// The store for a chunk: one without a sibling, and of those the one with most space.
-    fn best(&self, id: ChunkId, tried: &[Uuid], from_reserve: bool) -> Option<ChunkStore<E, D>> {
+    /// Whether every store that takes chunks has another shard of the segment.
+    fn is_alone(&self, id: ChunkId, except: &[Uuid]) -> bool {
+        let siblings = self.siblings(id);
+        let takes = |member: &&Rc<Member<E, D>>| {
+            let device = member.store.device();
+            let open = !member.closed.get() && !member.store.info().failed;
+            open && !siblings.contains(&device) && !except.contains(&device)
+        };
+        !siblings.is_empty() && !self.members.borrow().iter().any(|member| takes(&member))
+    }
+
+    /// The store for a chunk: of those without a sibling the one with most space.
+    fn best(&self, id: ChunkId, tried: &[Uuid], from_reserve: bool, wish: &Wish) -> Option<ChunkStore<E, D>> {
         let free = |store: &ChunkStore<E, D>| {
             if from_reserve { store.free_with_reserve() } else { store.info().free }
         };
         let siblings = self.siblings(id);
-        let mut best: Option<((bool, u32), ChunkStore<E, D>)> = None;
+        let mut best: Option<(Rank, ChunkStore<E, D>)> = None;
         for member in self.members.borrow().iter() {
             let store = &member.store;
             let space = free(store);
-            if member.closed.get() || store.info().failed || space == 0 || tried.contains(&store.device()) {
+            let device = store.device();
+            let taken = tried.contains(&device) || siblings.contains(&device);
+            if member.closed.get() || store.info().failed || space == 0 || taken {
                 continue;
             }
-            let rank = (!siblings.contains(&store.device()), space);
-            if best.as_ref().is_none_or(|(other, _)| rank > *other) {
+            let rank = (wish.on == Some(device), !wish.off.contains(&device), space);
+            if best.as_ref().is_none_or(|(highest, _)| rank > *highest) {
                 best = Some((rank, store.clone()));
             }
         }
         best.map(|(_, store)| store)
     }
 
-    /// The devices that have other shards of the segment.
+    /// The devices that have other shards of the segment. The two names that one replica may have are of one shard.
     fn siblings(&self, id: ChunkId) -> Vec<Uuid> {
         let places = self.places.borrow();
         let shards = ChunkId { shard: 0, ..id }..=ChunkId { shard: u8::MAX, ..id };
-        let others = places.range(shards).filter(|(other, _)| **other != id);
+        let own = id.shard % SHARDS_MAX as u8;
+        let others = places.range(shards).filter(|(other, _)| other.shard % SHARDS_MAX as u8 != own);
         others.flat_map(|(_, place)| [Some(place.device.get()), place.coming.get()]).flatten().collect()
     }
 
@@ -469,7 +544,7 @@ impl<E: Spawn + Clone + 'static, D: Disk> Chunks for Pool<E, D> {
         id: ChunkId,
         epoch: Epoch,
     ) -> impl Future<Output = Result<PoolChunk<E, D>, StoreError>> + 'static {
-        self.begin_create(id, epoch, false)
+        self.begin_create(id, epoch, false, Wish::default())
     }
 
     fn create_reserved(
@@ -477,7 +552,7 @@ impl<E: Spawn + Clone + 'static, D: Disk> Chunks for Pool<E, D> {
         id: ChunkId,
         epoch: Epoch,
     ) -> impl Future<Output = Result<PoolChunk<E, D>, StoreError>> + 'static {
-        self.begin_create(id, epoch, true)
+        self.begin_create(id, epoch, true, Wish::default())
     }
 
     fn open(&self, id: ChunkId) -> Option<PoolChunk<E, D>> {
