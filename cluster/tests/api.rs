@@ -18,6 +18,7 @@ fn memory(name: &str) -> CreateVolumeRequest {
         block_size_bytes: None,
         read_only: false,
         compression: None,
+        copies: None,
     }
 }
 

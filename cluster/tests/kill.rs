@@ -23,6 +23,7 @@ fn create(index: u64) -> Command {
         block_size_bytes: None,
         read_only: false,
         compression: None,
+        copies: None,
     };
     Command { time_ms: index, action: Action::CreateVolume(new) }
 }

@@ -19,6 +19,7 @@ fn log(name: &str) -> CreateVolumeRequest {
         block_size_bytes: None,
         read_only: false,
         compression: None,
+        copies: None,
     }
 }
 

@@ -113,6 +113,7 @@ fn requests() -> Seeds {
             block_size_bytes: Some(512),
             read_only: false,
             compression: None,
+            copies: None,
         }),
         Action::CreateTarget(NewTarget {
             id: uuid(3),

@@ -56,6 +56,11 @@ pub(crate) fn run(command: GroupCommand, global: &Global) -> Result<(), Failure>
     }
 }
 
+/// How many copies there are to be, and whether there are fewer.
+fn copies(group: &VolumeGroupView) -> String {
+    if group.degraded { format!("{}, degraded", group.copies) } else { group.copies.to_string() }
+}
+
 fn list_table(list: &GroupList) -> String {
     let rows = list.groups.iter().map(|group| {
         [
@@ -64,12 +69,13 @@ fn list_table(list: &GroupList) -> String {
             Bytes::new(group.size_bytes).rounded(),
             group.snapshots.to_string(),
             group.compression.as_str().to_owned(),
+            copies(group),
             bytes_or_dash(group.space.logical_bytes),
             bytes_or_dash(group.space.physical_bytes),
         ]
     });
-    let header = ["NAME", "VOLUMES", "SIZE", "SNAPSHOTS", "COMPRESSION", "LOGICAL", "PHYSICAL"];
-    output::table(header, &[1, 2, 3, 5, 6], rows.collect())
+    let header = ["NAME", "VOLUMES", "SIZE", "SNAPSHOTS", "COMPRESSION", "COPIES", "LOGICAL", "PHYSICAL"];
+    output::table(header, &[1, 2, 3, 6, 7], rows.collect())
 }
 
 fn show_table(group: &VolumeGroupView) -> String {
@@ -79,6 +85,7 @@ fn show_table(group: &VolumeGroupView) -> String {
         ("Size", Bytes::new(group.size_bytes).rounded()),
         ("Snapshots", group.snapshots.to_string()),
         ("Compression", group.compression.as_str().to_owned()),
+        ("Copies", copies(group)),
         ("ANA group", group.ana_group_id.to_string()),
     ];
     rows.extend(space_rows(&group.space));

@@ -78,6 +78,10 @@ pub(crate) struct Create {
     /// Compress what is written to its group; by default as the group does, or not at all
     #[arg(long, value_name = "HOW", conflicts_with = "backing", value_parser = group::compression())]
     compress: Option<Compression>,
+    /// Keep everything of its group on so many devices; by default as the group does, or on one. Fixed with the group's
+    /// first volume
+    #[arg(long, value_name = "N", conflicts_with = "backing", value_parser = clap::value_parser!(u8).range(1..=3))]
+    copies: Option<u8>,
     /// Logical block size in bytes: 512 or 4096; by default the image's own, or 512
     #[arg(long, value_name = "BYTES", value_parser = block_size)]
     block_size: Option<u32>,
@@ -152,6 +156,7 @@ impl Create {
             block_size_bytes: self.block_size,
             read_only: self.read_only,
             compression: self.compress,
+            copies: self.copies,
         })
     }
 }

@@ -43,6 +43,10 @@ pub(crate) struct EngineCounts {
     pub damaged: AtomicU64,
     /// Space by device, group and volume.
     pub space: Mutex<Vec<SpaceRow>>,
+    /// Copies that were made again since the node was started.
+    pub repaired: AtomicU64,
+    /// How often a damaged copy could not be, since no other had what was missing.
+    pub unrepaired: AtomicU64,
 }
 
 /// Space of one thing.
@@ -104,8 +108,23 @@ impl Collector for Engine {
         let help = "Blocks and metadata that scrubbing found damaged and that still are";
         let metric = encoder.encode_descriptor("ashlar_scrub_damaged", help, None, damaged.metric_type())?;
         damaged.encode(metric)?;
+        let help = "Copies of segments made again, because they were damaged or missing";
+        counter(&mut encoder, "ashlar_repaired_copies", help, &self.counts.repaired)?;
+        let help = "Damaged copies of segments that no other copy could mend";
+        counter(&mut encoder, "ashlar_unrepaired_copies", help, &self.counts.unrepaired)?;
         self.encode_space(&mut encoder)
     }
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    count: &AtomicU64,
+) -> Result<(), std::fmt::Error> {
+    let count = ConstCounter::new(count.load(Ordering::Relaxed));
+    let metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
+    count.encode(metric)
 }
 
 struct Reactors {

@@ -56,17 +56,23 @@ fn serve(config: &Config, embedded: bool) -> Result<(), Refusal> {
     let mut registry = Registry::default();
     let control_metrics = ControlMetrics::register(&mut registry);
     node.set_metrics(NodeMetrics::new(registry, node.stats().to_vec(), node.scrub_counts()));
-    node.open_all(&state);
     let opened = state.clone();
     let plane = ControlPlane::new(store, state, node.clone(), control_metrics);
     node.connect_control(plane.handle());
-    let bound = node.listen(&opened);
-    let bound = bound.map_err(cannot_listen)?;
-
+    // It runs before devices are opened: to recover a log may have to be written down.
     let (stop, shutdown) = http::shutdown();
     let serving = std::thread::Builder::new().name("control".into());
     let serving = serving.spawn(move || http::serve(api, plane, shutdown));
     let serving = serving.map_err(|error| failed("start the control thread", &error))?;
+    node.open_all(&opened);
+    let bound = match node.listen(&opened) {
+        Ok(bound) => bound,
+        Err(failed) => {
+            stop.stop();
+            let _ = serving.join();
+            return Err(cannot_listen(failed));
+        }
+    };
     node.set_phase(Phase::Ready);
     node.add_configured(&config.devices, embedded);
     let (nvme, iscsi) = (&bound.nvme, &bound.iscsi);

@@ -285,6 +285,7 @@ pub fn volume(name: &str, backing: Backing, size_bytes: Option<u64>) -> CreateVo
         block_size_bytes: None,
         read_only: false,
         compression: None,
+        copies: None,
     }
 }
 

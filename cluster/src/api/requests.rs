@@ -29,6 +29,10 @@ pub struct CreateVolumeRequest {
     /// volumes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// On how many devices its group keeps everything, 1 to 3; by default as many as the group has, or one. For
+    /// log-structured volumes only, and fixed when the group is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u8>,
 }
 
 fn thin() -> Backing {

@@ -95,6 +95,10 @@ pub struct UpdateGroupRequest {
     pub compression: Option<Compression>,
 }
 
+fn one() -> u8 {
+    1
+}
+
 /// A volume group: what snapshots are of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VolumeGroupView {
@@ -104,6 +108,12 @@ pub struct VolumeGroupView {
     pub ana_group_id: u32,
     /// How blocks are compressed.
     pub compression: Compression,
+    /// On how many devices everything is kept.
+    #[serde(default = "one")]
+    pub copies: u8,
+    /// Whether some of it is on fewer devices for now.
+    #[serde(default)]
+    pub degraded: bool,
     /// Names of its volumes.
     pub volumes: Vec<String>,
     /// Sum of its volumes' sizes, in bytes.

@@ -119,10 +119,7 @@ async fn remove(
     let done = control.submit(Action::DrainDevice { device: id }).await?;
     let live = control.live(&done.state).await;
     // It may have ended already.
-    let drains = |operation: &&state::Operation| {
-        let state::OperationKind::DrainDevice { device, .. } = &operation.kind;
-        *device == id
-    };
+    let drains = |operation: &&state::Operation| operation.kind.drained() == Some(id);
     let operation = done.state.operations().values().rev().find(drains);
     let operation = operation.expect("the state that was answered with holds the operation");
     Ok((StatusCode::ACCEPTED, Json(operation_view(&live, operation))).into_response())

@@ -72,6 +72,7 @@ async fn create(
         block_size_bytes: request.block_size_bytes,
         read_only: request.read_only,
         compression: request.compression,
+        copies: request.copies,
     };
     let id = new.id;
     let done = control.submit(Action::CreateVolume(new)).await?;

@@ -92,7 +92,8 @@ impl ControlHandle {
     pub async fn submit(&self, action: Action) -> Result<Done, Refusal> {
         let what = action.describe();
         let (reply, answer) = oneshot::channel();
-        let queue = if matches!(action, Action::SetReservation { .. }) { &self.saves } else { &self.jobs };
+        let is_save = matches!(action, Action::SetReservation { .. } | Action::NoteLane { .. });
+        let queue = if is_save { &self.saves } else { &self.jobs };
         if queue.send(Job { action, reply }).await.is_err() {
             return Err(stopped(what));
         }
@@ -147,8 +148,8 @@ pub struct ControlPlane {
     handle: ControlHandle,
     /// What people ask for.
     jobs: mpsc::Receiver<Job>,
-    /// Reservations to save. A host waits for each, so they go on while the node prepares or follows
-    /// something else.
+    /// Reservations to save, and what the engine must know of its logs. A host waits for each, so they go on while the
+    /// node prepares or follows something else.
     saves: mpsc::Receiver<Job>,
     publish: watch::Sender<Arc<State>>,
     /// Gone while a blocking thread writes to it.
@@ -205,6 +206,10 @@ impl ControlPlane {
         self.handle.metrics.count_action(label, result.as_ref().err().map(|refusal| refusal.kind));
         match &result {
             Ok(done) if done.events.is_empty() => tracing::debug!(what, "nothing to change"),
+            // The engine says such things with every checkpoint.
+            Ok(done) if label == "note_lane" => {
+                tracing::debug!(what, change = done.state.applied(), "control state changed");
+            }
             Ok(done) => tracing::info!(what, change = done.state.applied(), "control state changed"),
             Err(refusal) => tracing::warn!(what, kind = refusal.kind.as_str(), why = refusal.why, "refused"),
         }
@@ -254,7 +259,8 @@ impl ControlPlane {
         }
     }
 
-    /// Saves a reservation. It has nothing to prepare, and the node need not be told what it asked for.
+    /// Saves a reservation, or what the engine must know. It has nothing to prepare, and the node need not be told what it
+    /// asked for.
     async fn save(&mut self, Job { mut action, reply }: Job) {
         if let Action::SetReservation { volume, generation, .. } = &mut action
             && *generation == NEXT_GENERATION
@@ -269,7 +275,11 @@ impl ControlPlane {
     /// A node that starts or stops takes no changes from people; what the node itself has to say, and hosts'
     /// reservations, are kept until the last command is answered.
     fn check_phase(&self, action: &Action) -> Result<(), Refusal> {
-        if matches!(action, Action::FailDevice { .. } | Action::FinishOperation { .. }) {
+        let own = matches!(
+            action,
+            Action::FailDevice { .. } | Action::FinishOperation { .. } | Action::RebuildCopies
+        );
+        if own {
             return Ok(());
         }
         let why = match self.handle.node.phase() {

@@ -5,6 +5,7 @@
 //! | add a device | `add_device` | `close_device` | |
 //! | drain a device | `check_drain` | | `drain_device` |
 //! | a drain has ended, a device is removed | | | `close_device` |
+//! | make missing copies | | | `rebuild_copies` |
 //! | create a volume | `create_volume` | `delete_volume` | |
 //! | delete a volume | | | `delete_volume`, after [`Node::changed`](super::Node::changed) has closed it |
 //! | create a snapshot | `create_snapshot` | `delete_snapshot` | |
@@ -92,6 +93,8 @@ pub struct LiveStorage {
     pub faults: BTreeMap<Uuid, String>,
     /// Progress by operation.
     pub operations: BTreeMap<u64, Progress>,
+    /// What is on fewer devices than it should be, by group, in bytes.
+    pub degraded: BTreeMap<GroupId, u64>,
 }
 
 /// What a snapshot takes.
@@ -123,6 +126,13 @@ pub trait Storage: Send + Sync {
     /// Begins to move what `device` holds; at its end submits [`Action::FinishOperation`]. Drains that the state knows
     /// when the node starts go on without being asked for.
     fn drain_device(&self, device: Uuid, operation: u64) -> BoxFuture<'_, ()>;
+
+    /// Begins to make copies that are missing; at its end submits [`Action::FinishOperation`]. What the state knows as under
+    /// way when the node starts goes on without being asked for.
+    fn rebuild_copies(&self, operation: u64) -> BoxFuture<'_, ()> {
+        let _ = operation;
+        Box::pin(async {})
+    }
 
     /// Makes a volume of zeros, durably.
     fn create_volume(&self, new: LogVolume) -> BoxFuture<'_, Result<(), Reason>>;
@@ -240,6 +250,7 @@ pub(super) async fn follow(storage: &dyn Storage, state: &Arc<State>, events: &[
         match event {
             Event::DeviceClosed { device } => storage.close_device(*device).await,
             Event::DeviceDraining { device, operation } => storage.drain_device(*device, *operation).await,
+            Event::RebuildBegan { operation } => storage.rebuild_copies(*operation).await,
             Event::GroupPolicyChanged { group } => {
                 let group = &state.groups()[group];
                 storage.set_policy(group.id, group.policy).await;

@@ -8,10 +8,8 @@ use crate::state::{Device, Group, Name, Operation, OperationKind, Snapshot, Stat
 
 /// The reply about one device.
 pub fn device_view(state: &State, live: &Live, device: &Device) -> DeviceView {
-    let drains = |operation: &&Operation| {
-        let OperationKind::DrainDevice { device: drained, .. } = &operation.kind;
-        operation.is_running() && *drained == device.id
-    };
+    let drains =
+        |operation: &&Operation| operation.is_running() && operation.kind.drained() == Some(device.id);
     DeviceView {
         id: device.id,
         path: device.path.clone(),
@@ -31,6 +29,8 @@ pub fn volume_group_view(state: &State, live: &Live, name: &Name, group: &Group)
         name: name.to_string(),
         ana_group_id: group.ana_group_id,
         compression: group.policy.compression,
+        copies: group.policy.copies,
+        degraded: live.storage.degraded.contains_key(&group.id),
         volumes: volumes.iter().map(|volume| volume.name.to_string()).collect(),
         size_bytes: volumes.iter().fold(0, |sum, volume| volume.size_bytes.saturating_add(sum)),
         snapshots: group.snapshots.len() as u64,
@@ -66,11 +66,14 @@ pub fn snapshot_view(
 
 /// The reply about one operation.
 pub fn operation_view(live: &Live, operation: &Operation) -> OperationView {
-    let OperationKind::DrainDevice { path, .. } = &operation.kind;
+    let what = match &operation.kind {
+        OperationKind::DrainDevice { path, .. } => format!("drain device {path}"),
+        OperationKind::RebuildCopies {} => "make missing copies".to_owned(),
+    };
     let progress = live.storage.operations.get(&operation.id);
     OperationView {
         id: operation.id,
-        what: format!("drain device {path}"),
+        what,
         state: match (operation.is_running(), &operation.failure) {
             (true, _) => OperationState::Running,
             (false, None) => OperationState::Done,

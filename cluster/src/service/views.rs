@@ -196,6 +196,15 @@ fn attention(state: &State, live: &Live) -> Vec<String> {
             attention.push(format!("device {} cannot be used: {fault}", device.path));
         }
     }
+    for (name, group) in state.groups() {
+        if let Some(bytes) = live.storage.degraded.get(&group.id) {
+            let copies = group.policy.copies;
+            attention.push(format!(
+                "group {name} is degraded: {bytes} bytes of it, and what is written now, are on fewer than {copies} \
+                 devices. Bring the missing device back, or add another: `ashlar device add PATH`"
+            ));
+        }
+    }
     for target in state.targets().values() {
         if !target.namespaces.is_empty() && !target.access.any_host && target.access.hosts.is_empty() {
             let name = &target.name;

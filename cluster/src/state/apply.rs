@@ -52,6 +52,8 @@ impl State {
                 self.node = Some(NodeIdentity { id: *id, name: name.clone(), created_ms: time_ms });
                 Ok(vec![Event::NodeNamed { name: name.clone() }])
             }
+            Action::NoteLane { group, lane, note } => self.note_lane(*group, *lane, note),
+            Action::RebuildCopies => self.rebuild_copies(time_ms),
             Action::RemoveDevice { device, force } => self.remove_device(*device, *force),
             Action::RenameNode { name } => self.rename_node(name),
             Action::RenameVolume { volume, to } => self.rename_volume(volume, to),

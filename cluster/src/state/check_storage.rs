@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::check::ensure;
 use super::device::check_device;
-use super::group::Group;
+use super::group::{COPIES_MAX, Group};
 use super::operation::{OPERATIONS_ENDED_MAX, OperationKind};
 use super::volume::check_geometry;
 use super::{DeviceState, Name, Snapshot, State};
@@ -17,6 +17,9 @@ impl State {
         for (name, group) in &self.groups {
             ensure(group.id.0 != 0, || format!("group {name} has no identity"))?;
             ensure(ids.insert(group.id), || format!("group {name} shares its identity"))?;
+            ensure((1..=COPIES_MAX).contains(&group.policy.copies), || {
+                format!("group {name} has {} copies", group.policy.copies)
+            })?;
             self.check_snapshots(name, group)?;
         }
         self.check_origins()
@@ -42,10 +45,10 @@ impl State {
                 },
                 || format!("device {path} is {} and has a failure: {failed}", device.state.as_str()),
             )?;
-            let drains = self.operations.values().filter(|operation| {
-                let OperationKind::DrainDevice { device, .. } = &operation.kind;
-                operation.is_running() && device == id
-            });
+            let drains = self
+                .operations
+                .values()
+                .filter(|operation| operation.is_running() && operation.kind.drained() == Some(*id));
             let draining = usize::from(device.state == DeviceState::Draining);
             ensure(drains.count() == draining, || format!("device {path} is drained by another number"))?;
         }
@@ -59,7 +62,7 @@ impl State {
             ensure(operation.failure.is_none() || !operation.is_running(), || {
                 format!("operation {id} runs and has failed")
             })?;
-            let OperationKind::DrainDevice { device, path } = &operation.kind;
+            let OperationKind::DrainDevice { device, path } = &operation.kind else { continue };
             ensure(!operation.is_running() || self.devices.contains_key(device), || {
                 format!("operation {id} drains {path}, which is no device")
             })?;

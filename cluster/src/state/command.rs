@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::chap::{Chap, ChapSecret};
-use super::group::Compression;
+use super::group::{Compression, GroupId};
+use super::lane::LaneNote;
 use super::model::{AnaState, Backing, VolumeId};
 use super::name::{Iqn, Name, Nqn, VolumeName};
 use super::snapshot_name::{SnapshotName, SnapshotVolumeName};
@@ -43,6 +44,10 @@ pub struct NewVolume {
     /// Compression of its group; by default the group's, or none. For log-structured volumes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// On how many devices its group keeps everything; by default as many as the group has, or one. For log-structured
+    /// volumes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u8>,
 }
 
 /// A volume to be made from what a snapshot holds.
@@ -213,6 +218,17 @@ pub enum Action {
         /// Name.
         name: Name,
     },
+    /// Keep what the storage engine has to know of a lane. The node says so.
+    NoteLane {
+        /// The group.
+        group: GroupId,
+        /// The lane's number in it.
+        lane: u16,
+        /// What.
+        note: LaneNote,
+    },
+    /// Begin to make copies that are missing. The node says so.
+    RebuildCopies,
     /// Forget a device that is empty; or, with `force`, one that failed, and with it what is nowhere else.
     RemoveDevice {
         /// The device.
@@ -327,6 +343,8 @@ impl Action {
             Action::FailDevice { device, .. } => format!("mark device {device} as failed"),
             Action::FinishOperation { operation, .. } => format!("end operation {operation}"),
             Action::InitNode { name, .. } => format!("initialise node {name}"),
+            Action::NoteLane { group, .. } => format!("keep the state of the log of group {:016x}", group.0),
+            Action::RebuildCopies => "make the copies that are missing".to_owned(),
             Action::RemoveDevice { device, .. } => format!("remove device {device}"),
             Action::RenameNode { name } => format!("rename the node to {name}"),
             Action::RenameVolume { volume, to } => format!("rename volume {volume} to {to}"),
@@ -370,6 +388,8 @@ impl Action {
             Action::FailDevice { .. } => "fail_device",
             Action::FinishOperation { .. } => "finish_operation",
             Action::InitNode { .. } => "init_node",
+            Action::NoteLane { .. } => "note_lane",
+            Action::RebuildCopies => "rebuild_copies",
             Action::RemoveDevice { .. } => "remove_device",
             Action::RenameNode { .. } => "rename_node",
             Action::RenameVolume { .. } => "rename_volume",

@@ -53,6 +53,18 @@ pub enum Event {
         /// The identity it had.
         device: Uuid,
     },
+    /// What the engine must know of a log was kept.
+    LaneNoted {
+        /// The group.
+        group: GroupId,
+        /// The lane's number in it.
+        lane: u16,
+    },
+    /// Copies that are missing are to be made.
+    RebuildBegan {
+        /// The operation that does it.
+        operation: u64,
+    },
     /// What some host would be told by the discovery subsystem may have changed.
     DiscoveryChanged {
         /// The new generation counter of the discovery log.

@@ -61,12 +61,33 @@ impl Compression {
 }
 
 /// What a group's storage is to be like. It holds for what is written from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// How blocks are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// On how many devices everything is kept, 1 to [`COPIES_MAX`]. Fixed when the group is made.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub copies: u8,
+}
+
+/// Most copies of a group.
+pub const COPIES_MAX: u8 = 3;
+
+fn one() -> u8 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(copies: &u8) -> bool {
+    *copies == 1
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { compression: Compression::default(), copies: 1 }
+    }
 }
 
 /// A volume group. It comes with its first volume and goes with its last.
@@ -113,7 +134,7 @@ impl State {
 
     pub(super) fn set_group_policy(&mut self, name: &Name, compression: Option<Compression>) -> Outcome {
         let before = self.find_group(name)?.policy;
-        let policy = Policy { compression: compression.unwrap_or(before.compression) };
+        let policy = Policy { compression: compression.unwrap_or(before.compression), ..before };
         if policy == before {
             return Ok(Vec::new());
         }
@@ -126,6 +147,7 @@ impl State {
 
     /// Checks that a new volume asks for nothing that its group does not have.
     pub(super) fn check_policy(&self, new: &NewVolume) -> Result<(), Reason> {
+        self.check_copies(new)?;
         let Some(compression) = new.compression else { return Ok(()) };
         if !new.backing.is_log() {
             return Err(Reason::new(RefusalKind::Invalid, "only log-structured volumes can be compressed")
@@ -143,6 +165,37 @@ impl State {
             .next(format!("`ashlar group set {name} --compress {}` changes it", compression.as_str()))),
             _ => Ok(()),
         }
+    }
+
+    /// Checks that a new volume's group has, or can have, as many copies as are asked for.
+    fn check_copies(&self, new: &NewVolume) -> Result<(), Reason> {
+        let Some(copies) = new.copies else { return Ok(()) };
+        if !new.backing.is_log() {
+            return Err(Reason::new(RefusalKind::Invalid, "only log-structured volumes are kept in copies")
+                .next("leave the number of copies out"));
+        }
+        if !(1..=COPIES_MAX).contains(&copies) {
+            let why = format!("there can be 1 to {COPIES_MAX} copies, not {copies}");
+            return Err(Reason::new(RefusalKind::Invalid, why));
+        }
+        let name = new.name.group();
+        let has = self.groups.get(&name).map(|group| group.policy.copies);
+        if let Some(has) = has.filter(|has| *has != copies) {
+            return Err(Reason::new(
+                RefusalKind::Conflict,
+                format!("group {name} is there with {has} copies, and their number is fixed"),
+            )
+            .next("leave the number of copies out, or choose another group"));
+        }
+        let devices = self.active_devices().count();
+        if has.is_none() && devices < usize::from(copies) {
+            return Err(Reason::new(
+                RefusalKind::Conflict,
+                format!("{copies} copies need as many devices, and {devices} can be used"),
+            )
+            .next("add devices with `ashlar device add PATH`, or ask for fewer copies"));
+        }
+        Ok(())
     }
 
     /// Makes the group of the new volume `first` unless it is there.

@@ -15,6 +15,7 @@ mod event;
 mod group;
 mod hex;
 mod host;
+mod lane;
 mod model;
 mod name;
 mod operation;
@@ -44,7 +45,8 @@ pub use chap::{
 pub use command::{Action, Command, NewClone, NewDevice, NewHost, NewTarget, NewVolume};
 pub use device::{DEVICE_BYTES_MIN, DEVICES_MAX, Device, DeviceState, FAILURE_BYTES_MAX};
 pub use event::Event;
-pub use group::{Compression, Group, GroupId, Policy};
+pub use group::{COPIES_MAX, Compression, Group, GroupId, Policy};
+pub use lane::{LANE_SEALS_MAX, LaneNote, LaneRecord, LaneSeal};
 pub use model::{
     Access, AnaState, Backing, FORMAT_VERSION, FORMAT_VERSION_MIN, HOSTS_MAX, Host, IMAGE_PATH_BYTES_MAX,
     LISTEN_PER_TARGET_MAX, NAMESPACES_PER_TARGET_MAX, NodeIdentity, RESERVATION_BYTES_MAX, Reservation,
@@ -91,6 +93,9 @@ pub struct State {
     /// The number of the operation that began last.
     #[serde(default)]
     last_operation: u64,
+    /// What the engine must know of its logs whatever device is away.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    lanes: BTreeMap<GroupId, BTreeMap<u16, LaneRecord>>,
     /// Derived from `volumes`.
     #[serde(skip)]
     volume_names: BTreeMap<VolumeName, VolumeId>,
@@ -110,6 +115,7 @@ impl Default for State {
             devices: BTreeMap::new(),
             operations: BTreeMap::new(),
             last_operation: 0,
+            lanes: BTreeMap::new(),
             volume_names: BTreeMap::new(),
         }
     }

@@ -21,6 +21,18 @@ pub enum OperationKind {
         /// Its path, for people.
         path: String,
     },
+    /// Makes copies that are missing.
+    RebuildCopies {},
+}
+
+impl OperationKind {
+    /// The device that it drains, if it does.
+    pub fn drained(&self) -> Option<Uuid> {
+        match self {
+            Self::DrainDevice { device, .. } => Some(*device),
+            Self::RebuildCopies {} => None,
+        }
+    }
 }
 
 /// Long work. Its progress is the node's to tell.
@@ -69,6 +81,18 @@ impl State {
         id
     }
 
+    /// Begins to make missing copies, unless that goes on.
+    pub(super) fn rebuild_copies(&mut self, time_ms: u64) -> Outcome {
+        let rebuilds = |operation: &Operation| {
+            operation.is_running() && operation.kind == OperationKind::RebuildCopies {}
+        };
+        if self.operations.values().any(rebuilds) {
+            return Ok(Vec::new());
+        }
+        let operation = self.begin(OperationKind::RebuildCopies {}, time_ms);
+        Ok(vec![Event::RebuildBegan { operation }])
+    }
+
     pub(super) fn finish_operation(&mut self, id: u64, failure: Option<&str>, time_ms: u64) -> Outcome {
         let operation = self.find_operation(id)?;
         if !operation.is_running() {
@@ -78,8 +102,8 @@ impl State {
         let operation = self.operations.get_mut(&id).expect("found above");
         operation.ended_ms = Some(time_ms);
         operation.failure = failure.map(shortened);
-        let OperationKind::DrainDevice { device, .. } = kind;
-        let mut events: Vec<Event> = self.drained(device, failure.is_some()).into_iter().collect();
+        let closed = kind.drained().and_then(|device| self.drained(device, failure.is_some()));
+        let mut events: Vec<Event> = closed.into_iter().collect();
         events.push(Event::OperationEnded { operation: id });
         let ended: Vec<u64> =
             self.operations.values().filter(|operation| !operation.is_running()).map(|o| o.id).collect();

@@ -24,6 +24,7 @@ pub fn new_volume(text: &str) -> NewVolume {
         block_size_bytes: None,
         read_only: false,
         compression: None,
+        copies: None,
     }
 }
 

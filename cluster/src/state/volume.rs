@@ -72,7 +72,10 @@ impl State {
         check_geometry(size_bytes, block_size_bytes)?;
         self.check_policy(new)?;
 
-        let policy = Policy { compression: new.compression.unwrap_or_default() };
+        let policy = Policy {
+            compression: new.compression.unwrap_or_default(),
+            copies: new.copies.unwrap_or(Policy::default().copies),
+        };
         self.join_group(new.name.group(), new.id, policy);
         self.volume_names.insert(new.name.clone(), new.id);
         self.volumes.insert(

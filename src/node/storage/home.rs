@@ -1,7 +1,7 @@
 //! The engine on its reactor: devices, groups and volumes. The functions here run there, inside
 //! [`ashlar_runtime::ReactorHandle::call`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,18 +10,22 @@ use std::time::Duration;
 
 use ashlar_cluster::service::{Diff, DiffQuery, LogVolume, Progress};
 use ashlar_cluster::state::{self, Compression, Reason, RefusalKind};
+use ashlar_engine::chunks::StoreError;
 use ashlar_engine::groups::Groups;
 use ashlar_engine::ids::GroupId;
-use ashlar_engine::lane::{LaneConfig, LaneError, SnapshotNumber, SnapshotReport};
+use ashlar_engine::lane::{Copies, LaneConfig, LaneError, SnapshotNumber, SnapshotReport};
 use ashlar_engine::store::{ChunkStore, FormatOptions};
 use ashlar_env::units::VolumeId;
 use ashlar_env::{Clock, Disk, Instant, Spawn};
 use ashlar_runtime::{Device, OpenDevice, ReactorEnv};
 use uuid::Uuid;
 
+use super::keep::KeptDecisions;
+use super::watch::watch;
 use crate::node::disk::NodeDisk;
 use crate::node::metrics::EngineCounts;
 use crate::node::reactor::{Backing, VolumeSpec};
+use crate::node::reservations::Control;
 
 /// How often what scrubbing did and what space is taken is told to others.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -31,8 +35,13 @@ pub(super) struct Home {
     env: ReactorEnv,
     pub groups: Groups<ReactorEnv, Device>,
     cluster: Uuid,
-    /// Drains under way, by operation.
+    /// Drains and rebuilds under way, by operation.
     pub drains: RefCell<BTreeMap<u64, Progress>>,
+    /// Copies are being made.
+    pub rebuilding: Cell<bool>,
+    /// Copies are not made before, unless there are other devices than so many.
+    pub rebuild_from: Cell<Instant>,
+    pub rebuilt_on: Cell<usize>,
     /// What snapshots alone hold, and when that was found out.
     pub exclusive: RefCell<BTreeMap<(GroupId, SnapshotNumber), (u64, Instant)>>,
     /// What volumes share, as far as that was found out.
@@ -48,24 +57,36 @@ pub(super) fn home() -> Rc<Home> {
     HOME.with_borrow(|home| home.clone().expect("the engine was set up when the node started"))
 }
 
-/// Sets the engine up; once. What scrubbing does and what space is taken is told in `counts`.
-pub(super) fn set_up(env: &ReactorEnv, cluster: Uuid, config: LaneConfig, counts: Arc<EngineCounts>) {
+/// Sets the engine up; once. What scrubbing and repairs do and what space is taken is told in `counts`.
+pub(super) fn set_up(
+    env: &ReactorEnv,
+    cluster: Uuid,
+    config: LaneConfig,
+    counts: Arc<EngineCounts>,
+    control: Control,
+) {
     let groups = Groups::new(env.clone(), cluster, config);
+    groups.set_coordinator(Rc::new(KeptDecisions::new(env.clone(), Control::clone(&control))));
     env.spawn(count(env.clone(), groups.clone(), counts));
-    let home = Home {
+    let home = Rc::new(Home {
         env: env.clone(),
         groups,
         cluster,
         drains: RefCell::default(),
+        rebuilding: Cell::new(false),
+        rebuild_from: Cell::new(env.now()),
+        rebuilt_on: Cell::new(0),
         exclusive: RefCell::default(),
         shares: super::report::Shares::default(),
-    };
-    HOME.set(Some(Rc::new(home)));
+    });
+    HOME.set(Some(Rc::clone(&home)));
+    env.spawn(watch(env.clone(), home, control));
 }
 
 /// Tells other threads now and then what scrubbing has done and what space is taken, for as long as the reactor runs.
 async fn count(env: ReactorEnv, groups: Groups<ReactorEnv, Device>, counts: Arc<EngineCounts>) {
     let (mut before, mut all) = (0, 0);
+    let (mut repaired, mut unrepaired) = (Sum::default(), Sum::default());
     loop {
         env.sleep_until(env.now().plus(COUNT_EVERY)).await;
         let (bytes, damaged) = groups.scrub_totals();
@@ -75,11 +96,35 @@ async fn count(env: ReactorEnv, groups: Groups<ReactorEnv, Device>, counts: Arc<
         counts.bytes.store(all, Ordering::Relaxed);
         counts.damaged.store(damaged, Ordering::Relaxed);
         *counts.space.lock().expect("no panic while held") = super::report::space_rows(&groups);
+        let copies = groups.copies();
+        let sum = |count: fn(&Copies) -> u64| copies.values().map(count).sum::<u64>();
+        repaired.add(sum(|copies| copies.repaired));
+        unrepaired.add(sum(|copies| copies.unrepaired));
+        counts.repaired.store(repaired.all, Ordering::Relaxed);
+        counts.unrepaired.store(unrepaired.all, Ordering::Relaxed);
+    }
+}
+
+/// A sum over groups, which keeps what those that are gone have brought.
+#[derive(Default)]
+struct Sum {
+    before: u64,
+    all: u64,
+}
+
+impl Sum {
+    fn add(&mut self, now: u64) {
+        self.all += now.saturating_sub(self.before);
+        self.before = now;
     }
 }
 
 /// What a lane's error means for whoever asked.
 pub(super) fn reason(error: &LaneError) -> Reason {
+    if *error == LaneError::Store(StoreError::NoDevice) {
+        return Reason::new(RefusalKind::Conflict, "fewer devices can be used than there are to be copies")
+            .next("`ashlar device list` shows them; add one with `ashlar device add PATH`");
+    }
     let kind = match error {
         LaneError::NoVolume | LaneError::NoSnapshot => RefusalKind::NotFound,
         LaneError::InUse(_) => RefusalKind::InUse,
@@ -110,14 +155,17 @@ impl Home {
         Ok(())
     }
 
-    /// Takes a device that is known into the pool.
-    pub async fn open(&self, device: OpenDevice, id: Uuid) -> Result<(), String> {
+    /// Takes a device that is known into the pool; one that `failed` before is read only.
+    pub async fn open(&self, device: OpenDevice, id: Uuid, failed: bool) -> Result<(), String> {
         let device = device.attach(&self.env).map_err(|error| error.to_string())?;
         let store = ChunkStore::open(self.env.clone(), device).await.map_err(|error| error.to_string())?;
         if store.device() != id {
             return Err(format!("it is device {}, not {id}: disks were exchanged", store.device()));
         }
         self.groups.add(store).await.map_err(|error| error.to_string())?;
+        if failed {
+            self.groups.pool().close(id).map_err(|error| error.to_string())?;
+        }
         Ok(())
     }
 
@@ -140,7 +188,8 @@ impl Home {
         }
         let compress = new.policy.compression == Compression::Lz4;
         let (group, id) = (GroupId(new.group.0), VolumeId(new.volume.0));
-        let made = self.groups.create_volume(group, id, new.size_bytes, compress).await;
+        let copies = usize::from(new.policy.copies);
+        let made = self.groups.create_volume_in(group, copies, id, new.size_bytes, compress).await;
         made.map_err(|error| reason(&error))
     }
 

@@ -5,11 +5,14 @@
 //! ([`NodeStorage::start`]), to serve a volume ([`NodeStorage::open_volume`]), and to make all durable at its end
 //! ([`NodeStorage::stop`]).
 //!
-//! `home` runs on the reactor; `drain` takes devices out; `report` tells what is there.
+//! `home` runs on the reactor; `drain` takes devices out; `keep` keeps what logs must know in the control state; `watch`
+//! notices devices that fail and copies that are missing; `report` tells what is there.
 
 mod drain;
 mod home;
+mod keep;
 mod report;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -20,8 +23,8 @@ use std::time::Instant;
 
 use ashlar_cluster::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, SnapshotSpace, Storage};
 use ashlar_cluster::state::{
-    Compression, Group, GroupId, NewDevice, OperationKind, Policy, Reason, RefusalKind, State, Volume,
-    VolumeId,
+    Compression, DeviceState, Group, GroupId, NewDevice, OperationKind, Policy, Reason, RefusalKind, State,
+    Volume, VolumeId,
 };
 use ashlar_engine::ids::GroupId as EngineGroup;
 use ashlar_engine::lane::LaneConfig;
@@ -64,8 +67,10 @@ impl NodeStorage {
         }
         // Pools are told apart by the cluster's identity; a node that stands alone is a cluster of its own.
         let counts = Arc::clone(&self.scrub);
-        let set_up =
-            self.reactor.call(move |env, _| async move { home::set_up(&env, Uuid::nil(), config, counts) });
+        let control = Control::clone(&self.control);
+        let set_up = self
+            .reactor
+            .call(move |env, _| async move { home::set_up(&env, Uuid::nil(), config, counts, control) });
         if let Err(error) = set_up.wait() {
             tracing::error!("the storage engine does not run: {error}");
         }
@@ -100,10 +105,12 @@ impl NodeStorage {
     pub fn start(&self, state: &State, deadline: Instant) {
         futures_lite::future::block_on(async {
             for device in state.devices().values().filter(|device| device.is_open()) {
-                let id = device.id;
+                let (id, failed) = (device.id, device.state == DeviceState::Failed);
                 let open = || OpenDevice::open(Path::new(&device.path), OpenOptions::default());
                 let opened = match super::once_free(deadline, open) {
-                    Ok(opened) => self.run(move |home| async move { home.open(opened, id).await }).await,
+                    Ok(opened) => {
+                        self.run(move |home| async move { home.open(opened, id, failed).await }).await
+                    }
                     Err(error) => Ok(Err(error.to_string())),
                 };
                 if let Err(why) = opened.unwrap_or_else(|reason| Err(reason.why)) {
@@ -113,33 +120,42 @@ impl NodeStorage {
             }
             self.start_groups(state).await;
             for operation in state.operations().values().filter(|operation| operation.is_running()) {
-                let OperationKind::DrainDevice { device, .. } = operation.kind;
-                self.drain_device(device, operation.id).await;
+                match operation.kind {
+                    OperationKind::DrainDevice { device, .. } => {
+                        self.drain_device(device, operation.id).await
+                    }
+                    OperationKind::RebuildCopies {} => self.rebuild_copies(operation.id).await,
+                }
             }
         });
     }
 
     /// Recovers the groups of `state`, and brings them to what it says.
     async fn start_groups(&self, state: &State) {
-        let known: BTreeSet<EngineGroup> =
-            state.groups().values().map(|group| EngineGroup(group.id.0)).collect();
-        // A checkpoint that is not the newest would be taken for the newest: with a device missing nothing is opened.
+        let known: BTreeMap<EngineGroup, u8> =
+            state.groups().values().map(|group| (EngineGroup(group.id.0), group.policy.copies)).collect();
+        // Of a group with one copy a checkpoint that is not the newest would be taken for the newest: with a device missing
+        // none is opened. For the others the control state knows how new it has to be.
         let all_there = self.faults.lock().expect("no panic while held").is_empty();
         if !all_there {
             tracing::error!(
-                "log-structured volumes are not served until all devices are there; nothing was changed"
+                "log-structured volumes with one copy are not served until all devices are there; nothing was changed"
             );
-            return;
         }
         let found = self.run(|home| async move { home.groups.found() }).await.unwrap_or_default();
         for group in found {
-            if !known.contains(&group) {
-                if let Err(error) = self.discard(group).await {
+            let Some(&copies) = known.get(&group) else {
+                if all_there && let Err(error) = self.discard(group).await {
                     tracing::error!(?group, "what was left of a deleted group stays: {error}");
                 }
                 continue;
+            };
+            if !all_there && copies == 1 {
+                continue;
             }
-            let opened = self.run(move |home| async move { home.groups.open(group).await }).await;
+            let open =
+                move |home: Rc<Home>| async move { home.groups.open_copies(group, copies.into()).await };
+            let opened = self.run(open).await;
             match opened {
                 Ok(Ok(recovery)) => {
                     tracing::info!(?group, replayed = recovery.replayed, "recovered a group");
@@ -269,6 +285,13 @@ impl Storage for NodeStorage {
         let control = Control::clone(&self.control);
         Box::pin(async move {
             let _ = self.run(move |home| async move { home.drain(device, operation, control) }).await;
+        })
+    }
+
+    fn rebuild_copies(&self, operation: u64) -> BoxFuture<'_, ()> {
+        let control = Control::clone(&self.control);
+        Box::pin(async move {
+            let _ = self.run(move |home| async move { home.rebuild(operation, control) }).await;
         })
     }
 

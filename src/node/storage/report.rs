@@ -52,6 +52,11 @@ impl Home {
             }
         }
         live.operations = self.drains.borrow().clone();
+        for (group, copies) in self.groups.copies() {
+            if copies.segments_short > 0 {
+                live.degraded.insert(GroupId(group.0), copies.bytes_short);
+            }
+        }
         live
     }
 

@@ -142,6 +142,7 @@ mod tests {
             block_size_bytes: None,
             read_only: false,
             compression: None,
+            copies: None,
         })
     }
 

@@ -6,6 +6,7 @@
 
 mod bench;
 mod changes;
+mod copies;
 mod cycles;
 mod full;
 mod ledger;

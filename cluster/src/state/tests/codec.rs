@@ -138,6 +138,7 @@ fn commands_survive_the_log() {
         Action::CreateVolume(NewVolume {
             backing: Backing::Log { thick: true },
             compression: Some(Compression::None),
+            copies: Some(2),
             ..new_volume("db")
         }),
         Action::CreateSnapshot { snapshot: snapshot_name("db@a"), id: Some(u64::MAX) },

@@ -61,3 +61,41 @@ fn a_group_has_an_identity_of_its_own() {
     let ids: BTreeSet<GroupId> = [a, b, id(&state, "b2")].into();
     assert_eq!((ids.len(), id(&state, "a")), (3, a));
 }
+
+#[test]
+fn copies_come_with_the_first_volume_and_need_devices() {
+    let copied =
+        |text: &str, copies: u8| Action::CreateVolume(NewVolume { copies: Some(copies), ..log_volume(text) });
+    let mut state = State::default();
+    run(&mut state, [Action::AddDevice(new_device("/d"))]);
+    let refusal = refused(&mut state, copied("vm/boot", 2));
+    assert_eq!(refusal.kind, RefusalKind::Conflict);
+    assert!(refusal.why.contains("2 copies need as many devices, and 1 can be used"), "{refusal:?}");
+    run(&mut state, [Action::AddDevice(new_device("/e")), copied("vm/boot", 2)]);
+    assert_eq!(state.groups()[&name("vm")].policy.copies, 2);
+    for copies in [0, 4] {
+        assert_eq!(refused(&mut state, copied("x", copies)).kind, RefusalKind::Invalid);
+    }
+    assert_eq!(refused(&mut state, copied("vm/data", 1)).kind, RefusalKind::Conflict);
+    // A device less keeps nothing from a group that is there.
+    run(&mut state, [Action::FailDevice { device: id_of("/e"), why: "it burns".into() }]);
+    run(&mut state, [copied("vm/data", 2), Action::CreateVolume(log_volume("vm/more"))]);
+    run(&mut state, [set("vm", Some(Compression::Lz4))]);
+    assert_eq!(state.groups()[&name("vm")].policy, Policy { compression: Compression::Lz4, copies: 2 });
+    let memory = NewVolume { copies: Some(1), ..new_volume("ram") };
+    assert_eq!(refused(&mut state, Action::CreateVolume(memory)).kind, RefusalKind::Invalid);
+    run(&mut state, [Action::CreateVolume(log_volume("one"))]);
+    assert_eq!(state.groups()[&name("one")].policy, Policy::default());
+    assert!(!String::from_utf8(serde_json::to_vec(&Policy::default()).unwrap()).unwrap().contains("copies"));
+}
+
+#[test]
+fn missing_copies_are_made_by_one_operation_at_a_time() {
+    let mut state = State::default();
+    let began = run(&mut state, [Action::RebuildCopies]);
+    assert_eq!(began, [Event::RebuildBegan { operation: 1 }]);
+    assert_eq!(run(&mut state, [Action::RebuildCopies]), []);
+    let ended = run(&mut state, [Action::FinishOperation { operation: 1, failure: None }]);
+    assert_eq!(ended, [Event::OperationEnded { operation: 1 }]);
+    assert_eq!(run(&mut state, [Action::RebuildCopies]), [Event::RebuildBegan { operation: 2 }]);
+}
