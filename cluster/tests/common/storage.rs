@@ -166,6 +166,7 @@ impl Storage for FakeStorage {
                 devices: engine.devices.iter().map(|id| (*id, device)).collect(),
                 faults: BTreeMap::new(),
                 operations: engine.draining.values().map(|id| (*id, progress)).collect(),
+                degraded: BTreeMap::new(),
             }
         })
     }

@@ -41,8 +41,9 @@ fn new_volumes() -> impl Strategy<Value = Action> {
     let sizes = prop::option::of(prop::sample::select(vec![0u64, 512, 4096, 1 << 30, 1 << 61, 1000]));
     let blocks = prop::option::of(prop::sample::select(vec![512u32, 4096, 520]));
     let compressions = prop_oneof![3 => Just(None), 1 => compressions().prop_map(Some)];
-    (ids(), volume_names(), backings, sizes, blocks, any::<bool>(), compressions).prop_map(
-        |(id, name, backing, size_bytes, block_size_bytes, read_only, compression)| {
+    let copies = prop_oneof![3 => Just(None), 1 => (0u8..5).prop_map(Some)];
+    (ids(), volume_names(), backings, sizes, blocks, any::<bool>(), compressions, copies).prop_map(
+        |(id, name, backing, size_bytes, block_size_bytes, read_only, compression, copies)| {
             Action::CreateVolume(NewVolume {
                 id: VolumeId(id),
                 name,
@@ -51,6 +52,7 @@ fn new_volumes() -> impl Strategy<Value = Action> {
                 block_size_bytes,
                 read_only,
                 compression,
+                copies,
             })
         },
     )
@@ -68,6 +70,17 @@ fn new_devices() -> impl Strategy<Value = Action> {
     })
 }
 
+fn lane_notes() -> impl Strategy<Value = LaneNote> {
+    let seal = |epoch| LaneSeal { epoch, length: 4096, without: 1, next: 9, next_shards: 2 };
+    prop_oneof![
+        3 => (1u64..5, 1u32..9)
+            .prop_map(move |(epoch, segment)| LaneNote::Seal { segment, seal: seal(epoch) }),
+        2 => (1u64..5, 1u64..9, 1u32..9)
+            .prop_map(|(epoch, checkpoint, begins)| LaneNote::Checkpoint { epoch, checkpoint, begins }),
+        1 => Just(LaneNote::Forget),
+    ]
+}
+
 fn snapshots() -> impl Strategy<Value = SnapshotName> {
     (groups(), prop::sample::select(vec!["s", "t"]))
         .prop_map(|(group, snapshot)| SnapshotName { group, snapshot: name(snapshot) })
@@ -83,12 +96,15 @@ fn storage_actions() -> impl Strategy<Value = Action> {
         4 => new_devices(),
         2 => ids().prop_map(|device| Action::DrainDevice { device }),
         1 => ids().prop_map(|device| Action::FailDevice { device, why: "it burns".into() }),
-        2 => (ids(), any::<bool>()).prop_map(|(device, force)| Action::RemoveDevice { device, force }),
+        3 => (ids(), any::<bool>()).prop_map(|(device, force)| Action::RemoveDevice { device, force }),
         2 => ends.prop_map(|(operation, failure)| Action::FinishOperation { operation, failure }),
+        1 => Just(Action::RebuildCopies),
+        1 => (0u64..3, lane_notes())
+            .prop_map(|(group, note)| Action::NoteLane { group: GroupId(group), lane: 0, note }),
         4 => (snapshots(), 1u64..30)
             .prop_map(|(snapshot, id)| Action::CreateSnapshot { snapshot, id: Some(id) }),
         2 => snapshots().prop_map(|snapshot| Action::DeleteSnapshot { snapshot }),
-        1 => (snapshots(), any::<bool>())
+        2 => (snapshots(), any::<bool>())
             .prop_map(|(snapshot, force)| Action::RestoreSnapshot { snapshot, force }),
         4 => clones.prop_map(|(id, (snapshot, volume), name)| {
             Action::CloneVolume(NewClone {
@@ -137,7 +153,7 @@ fn new_targets() -> impl Strategy<Value = Action> {
 
 fn actions() -> impl Strategy<Value = Action> {
     prop_oneof![
-        12 => storage_actions(),
+        14 => storage_actions(),
         6 => new_volumes(),
         2 => new_hosts(),
         2 => new_targets(),
@@ -191,6 +207,13 @@ fn event_fits(state: &State, event: &Event) -> bool {
         Event::DeviceFailed { device } => state.devices()[device].failure.is_some(),
         Event::DeviceForgotten { device } => !state.devices().contains_key(device),
         Event::GroupPolicyChanged { group } => state.groups().contains_key(group),
+        Event::LaneNoted { group, lane } => {
+            let record = state.lanes().get(group).and_then(|lanes| lanes.get(lane));
+            record.is_none_or(|record| record.seals.len() <= LANE_SEALS_MAX && record.epoch > 0)
+        }
+        Event::RebuildBegan { operation } => {
+            state.operations()[operation].kind == OperationKind::RebuildCopies {}
+        }
         Event::OperationEnded { operation } => !state.operations()[operation].is_running(),
         Event::SnapshotCreated { group, snapshot } => {
             state.groups()[group].snapshots.last_key_value().unwrap().0 == snapshot
@@ -347,7 +370,7 @@ fn sequences_get_somewhere() {
         }
     }
     let rare: Vec<_> = carried_out.iter().filter(|(_, count)| **count < 10).collect();
-    assert!(rare.is_empty() && carried_out.len() == 28, "{rare:?} of {carried_out:?}");
+    assert!(rare.is_empty() && carried_out.len() == 30, "{rare:?} of {carried_out:?}");
 }
 
 proptest! {
