@@ -102,10 +102,14 @@ fn groups_are_shown_and_changed() {
     });
     let (stdout, _, _) = run_with(&["group", "ls"], vec![(200, json!({ "groups": [group] }))], 0);
     let expected = "\
-NAME  VOLUMES   SIZE  SNAPSHOTS  COMPRESSION  LOGICAL  PHYSICAL
-vm          2  3 GiB          4  lz4            3 GiB   2.5 GiB
+NAME  VOLUMES   SIZE  SNAPSHOTS  COMPRESSION  COPIES  LOGICAL  PHYSICAL
+vm          2  3 GiB          4  lz4          1         3 GiB   2.5 GiB
 ";
     assert_eq!(stdout, expected);
+    let mut short = group.clone();
+    (short["copies"], short["degraded"]) = (json!(2), json!(true));
+    let (stdout, _, _) = run_with(&["group", "show", "vm"], vec![(200, short)], 0);
+    assert!(stdout.contains("Copies       2, degraded\n"), "{stdout}");
     let (stdout, _, _) = run_with(&["group", "show", "vm"], vec![(200, group.clone())], 0);
     assert!(stdout.contains("ANA group    2\n") && stdout.contains("Stored       1 GiB\n"), "{stdout}");
     let set = ["group", "set", "vm", "--compress", "lz4"];
