@@ -302,8 +302,6 @@ impl Admin {
         let large = self.grow_back(lane, env, host).await;
         // Operations that met the smaller size may still be under way.
         host.hold().await;
-        // Operations that met the smaller size may still be under way.
-        host.hold().await;
         let end = if small && large { WriteEnd::Done } else { WriteEnd::Fenced };
         for ticket in tickets {
             if let Err(violation) = host.ledger.borrow_mut().end_write(ticket, end) {
