@@ -19,7 +19,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ashlar_cluster::service::{BoxFuture, Diff, DiffQuery, LiveStorage, LogVolume, SnapshotSpace, Storage};
 use ashlar_cluster::state::{
@@ -40,6 +40,13 @@ use super::reactor::{self, here};
 use super::reservations::Control;
 use home::{Home, home};
 use report::Faults;
+
+/// How long a device of a group with copies may take for an append before the log goes on without it. That costs a copy of
+/// what is written until it is taken in again, so it is not done for the pauses that busy machines have.
+const SLOW_DEVICE: Duration = Duration::from_secs(2);
+
+/// How long it may take to make or to seal a chunk.
+const SILENT_DEVICE: Duration = Duration::from_secs(5);
 
 /// Names how many bytes are logged between two checkpoints, for tests that want many checkpoints.
 const CHECKPOINT_BYTES: &str = "ASHLAR_TEST_CHECKPOINT_BYTES";
@@ -62,6 +69,8 @@ impl NodeStorage {
 
     fn with_engine(self, leaves_max: usize, scrub_bytes_per_second: u64) -> Self {
         let mut config = LaneConfig { leaves_max, scrub_bytes_per_second, ..LaneConfig::default() };
+        config.log.latency_floor = SLOW_DEVICE;
+        config.log.answer_max = SILENT_DEVICE;
         if let Some(bytes) = std::env::var(CHECKPOINT_BYTES).ok().and_then(|text| text.parse().ok()) {
             config.checkpoint_bytes = bytes;
         }
